@@ -1,0 +1,75 @@
+/*
+ * Every limit of kluis in one place. A name ends with its unit or with _MAX / _MIN for counts.
+ * Figures marked [A] are Azure Key Vault's documented limits.
+ */
+#ifndef KL_LIMITS_H
+#define KL_LIMITS_H
+
+/* Names and values, as users see them. */
+#define KL_VAULT_NAME_MIN         3     /* [A] */
+#define KL_VAULT_NAME_MAX         24    /* [A] */
+#define KL_OBJECT_NAME_MAX        127   /* [A] */
+#define KL_RESOURCE_GROUP_MAX     90    /* [A] */
+#define KL_LOCATION_MAX           64    /* region and geography names */
+#define KL_SECRET_VALUE_MAX       25600 /* [A] 25 KiB */
+#define KL_CONTENT_TYPE_MAX       255   /* [A] */
+#define KL_TAGS_MAX               15    /* [A] */
+#define KL_TAG_KEY_MAX            512   /* [A] */
+#define KL_TAG_VALUE_MAX          256   /* [A] */
+#define KL_RETENTION_DAYS_MIN     7     /* [A] */
+#define KL_RETENTION_DAYS_MAX     90    /* [A] */
+#define KL_RETENTION_DAYS_DEFAULT 90    /* [A] */
+#define KL_PAGE_DEFAULT           25    /* [A] */
+#define KL_PAGE_MAX               100
+#define KL_PAGE_TOKEN_MAX         512
+#define KL_DAY_MS                 86400000ULL
+
+/* Identifiers. */
+#define KL_ID_LEN      16 /* vault, object, version, request, cluster, data directory */
+#define KL_ID_HEX_LEN  32
+#define KL_NODE_ID_MAX 65535
+#define KL_GROUPS_MAX  256
+#define KL_NODES_MAX   32
+#define KL_TOKEN_MAX   4096 /* bytes of a bearer token */
+
+/* Calls. */
+#define KL_DEADLINE_DEFAULT_MS 30000
+#define KL_DEADLINE_MAX_MS     60000
+#define KL_CLOCK_SKEW_MS       10000 /* slack of Call.expires_ms over deadline and clocks */
+#define KL_METADATA_MAX        16
+#define KL_METHOD_MAX          128
+#define KL_CALLS_PER_CONN_MAX  4096  /* calls under way on one connection */
+#define KL_CALLS_MAX           65536 /* calls under way on one node */
+
+/* Frames and connections. */
+#define KL_FRAME_BODY_MAX         (1u << 20)  /* one frame; longer messages are split */
+#define KL_MESSAGE_MAX            (72u << 20) /* a whole message put together from frames */
+#define KL_CLIENT_REQUEST_MAX     (1u << 20)  /* a request other than Restore */
+#define KL_BLOB_MAX               (64u << 20) /* a backup blob */
+#define KL_CONN_OUT_MAX           (80u << 20) /* bytes queued for one connection */
+#define KL_CONN_OUT_SOFT          (4u << 20)  /* above this we stop reading from that peer */
+#define KL_CONNS_MAX              4096        /* connections of one listener */
+#define KL_CONNECT_TIMEOUT_MS     3000
+#define KL_HANDSHAKE_TIMEOUT_MS   5000
+#define KL_IDLE_TIMEOUT_MS        600000 /* client connection without any call */
+#define KL_WRITE_STALL_TIMEOUT_MS 20000  /* peer takes nothing of what is queued */
+#define KL_REDIAL_MIN_MS          50
+#define KL_REDIAL_MAX_MS          1000
+
+/* Log entries and the state machine. */
+#define KL_COMMAND_MAX          (512u << 10) /* one packed command */
+#define KL_ENTRY_TARGET         (64u << 10)  /* proposals of a loop turn are packed up to this */
+#define KL_ENTRY_MAX            (1u << 20)   /* one log entry */
+#define KL_ENTRY_COMMANDS_MAX   4096
+#define KL_PROPOSALS_QUEUED_MAX 16384        /* waiting for a loop turn of one group */
+#define KL_INFLIGHT_BYTES_MAX   (1u << 20)   /* outstanding in Raft, per group */
+#define KL_REQUESTS_MAX         4000000      /* remembered request ids per group */
+#define KL_REQUEST_SWEEP_MAX    512          /* expired ids removed per entry */
+#define KL_PURGE_BATCH_MAX      64           /* items of one PurgeDue */
+#define KL_COLLECT_BUDGET_MAX   256          /* records removed by one Collect */
+#define KL_RESTORE_STAGE_BYTES  (256u << 10) /* versions of one RestoreStage */
+#define KL_RESTORE_KEEP_MS      600000       /* an uncommitted stage is collected after this */
+#define KL_VERSIONS_MAX         100000       /* versions of one object */
+#define KL_RECORD_MAX           (256u << 10) /* one value in the store */
+
+#endif

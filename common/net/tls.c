@@ -1,0 +1,1 @@
+#include "common/net/net.h"

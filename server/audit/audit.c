@@ -1,0 +1,1 @@
+#include "server/audit/audit.h"

@@ -1,0 +1,1 @@
+typedef int kl_dev_unit;

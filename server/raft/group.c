@@ -1,0 +1,1 @@
+#include "server/raft/group.h"

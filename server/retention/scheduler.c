@@ -1,0 +1,1 @@
+#include "server/retention/scheduler.h"
