@@ -72,4 +72,17 @@
 #define KL_VERSIONS_MAX         100000       /* versions of one object */
 #define KL_RECORD_MAX           (256u << 10) /* one value in the store */
 
+/* The process: threads, log, keys, audit trail, configuration. */
+#define KL_POOL_THREADS_MAX    64
+#define KL_POOL_BATCH_MAX      8           /* jobs a worker takes at once */
+#define KL_LOG_LINE_MAX        2000        /* bytes, newline included */
+#define KL_VAULT_KEY_CACHE_MAX 1024        /* unwrapped vault keys kept by one node */
+#define KL_ROOT_KEYS_MAX       256         /* versions of the root key */
+#define KL_BLOB_CHUNK_MAX      (64u << 10) /* plaintext bytes of one chunk of a backup blob */
+#define KL_AUDIT_QUEUE_MAX     16384       /* records waiting for the audit thread */
+#define KL_AUDIT_LINE_MAX      4096        /* bytes of one audit line */
+#define KL_AUDIT_FILES_MAX     100         /* rotated audit files that can be asked for */
+#define KL_CONFIG_FILE_MAX     (1u << 20)  /* bytes of a configuration file */
+#define KL_CONFIG_LINE_MAX     8192        /* bytes of one line of it */
+
 #endif
