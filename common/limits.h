@@ -85,4 +85,19 @@
 #define KL_CONFIG_FILE_MAX     (1u << 20)  /* bytes of a configuration file */
 #define KL_CONFIG_LINE_MAX     8192        /* bytes of one line of it */
 
+/* The client library. */
+#define KL_CLIENT_ENDPOINTS_MAX   64    /* configured addresses and those learned from hints */
+#define KL_CLIENT_ADDRESS_MAX     262   /* "host:port", NUL included */
+#define KL_CLIENT_ROUTES_MAX      1024  /* remembered leaders, by vault; a power of two */
+#define KL_CLIENT_CALLS_MAX       65536 /* calls under way in one client */
+#define KL_CLIENT_BACKOFF_MIN_MS  20
+#define KL_CLIENT_BACKOFF_MAX_MS  500
+#define KL_CLIENT_HOPS_MAX        4    /* tries without a pause in between, then back-off */
+#define KL_CLIENT_CHANGED_MAX     8    /* tries of a write that meets KL_CHANGED */
+#define KL_CLIENT_SILENCE_MS      1000 /* nothing heard while calls wait: PING */
+#define KL_CLIENT_PONG_MS         1500 /* nothing heard since the PING: the connection is dead */
+#define KL_CLIENT_GOAWAY_PAUSE_MS 500  /* a draining node gets no new connection for so long */
+#define KL_CLIENT_BATCH_MAX       64   /* calls handled under one hold of the client's lock */
+#define KL_CLIENT_MESSAGE_MAX     512  /* text about a failed call, NUL included */
+
 #endif
