@@ -1,0 +1,5 @@
+int main(void)
+{
+    printf("a command line talks\n");
+    exit(0);
+}

@@ -1,0 +1,3 @@
+#include <kluis.h>
+#include <stdio.h>
+#include "common/buf.h"

@@ -1,0 +1,2 @@
+#include "server/rpc/dispatch.h"
+#include "client/include/kluis.h"

@@ -1,0 +1,2 @@
+#include "server/raft/group.h"
+#include "client/internal.h"

@@ -1,0 +1,2 @@
+/* TODO: finish */
+int todos;
