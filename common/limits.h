@@ -71,6 +71,21 @@
 #define KL_RESTORE_KEEP_MS      600000       /* an uncommitted stage is collected after this */
 #define KL_VERSIONS_MAX         100000       /* versions of one object */
 #define KL_RECORD_MAX           (256u << 10) /* one value in the store */
+#define KL_WRAPPED_KEY_MAX      1024         /* a key wrapped by another */
+#define KL_KEYRING_ROOTS_MAX    1000         /* root keys of a cluster */
+#define KL_PURGE_INLINE_MAX     64           /* versions that go with their object at once */
+#define KL_STAGE_KEEP_MAX_MS    KL_DAY_MS    /* longest life of an uncommitted stage */
+/* Effect and results of one entry; its later commands are then refused with EXHAUSTED. */
+#define KL_EFFECT_MAX (32u << 20)
+/* kl_batch_init() for kl_core_apply(); greater than KL_EFFECT_MAX and one command's effect. */
+#define KL_BATCH_MAX (64u << 20)
+
+/* The store. */
+#define KL_STORE_BALLAST      (24u << 20) /* kept free for the recovery of a full disk */
+#define KL_STORE_HEADROOM     (16u << 20) /* free space beyond it before writes are taken again */
+#define KL_STORE_WRITE_BUFFER (8u << 20)
+#define KL_STORE_FILES_MAX    512  /* table files open at once */
+#define KL_STORE_DRAIN_MS     1000 /* wait for readers before a store is reopened */
 
 /* The process: threads, log, keys, audit trail, configuration. */
 #define KL_POOL_THREADS_MAX    64
