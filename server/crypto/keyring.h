@@ -14,8 +14,9 @@
  *     20+n    16  tag
  *
  * The first 8 bytes and the identity of the thing are associated data, so a box moved to another
- * vault, object or version does not open. Key material lives in locked memory (KL_CRYPTO_LOCKED
- * when the system allows), is left out of core dumps, and is wiped.
+ * vault, object or version does not open. Keys that are kept live in locked memory (where the
+ * system allows), are left out of core dumps, and are wiped; those a call needs are wiped before it
+ * returns.
  */
 #ifndef KL_KEYRING_H
 #define KL_KEYRING_H
@@ -39,17 +40,24 @@ struct kl_keyring; /* unwrapped root keys and a bounded cache of vault keys; thr
  */
 KL_MUST_USE enum kl_status kl_seal_file_open(const char *path, struct kl_seal **out, char *err,
                                              size_t err_len);
-/* Draws a seal and writes the file; refuses to overwrite. */
+/* Draws a seal and writes the file (synced); KL_ALREADY_EXISTS: it never overwrites. KL_IO. */
 KL_MUST_USE enum kl_status kl_seal_file_create(const char *path, const struct kl_entropy *entropy,
                                                char *err, size_t err_len);
 void kl_seal_free(struct kl_seal *seal);
+/* A key in a file of the same form and mode as a seal's: the shared key of a geography. Same
+ * errors; wipe *out after use (it is not meaningful on failure). */
+KL_MUST_USE enum kl_status kl_key_file_read(const char *path, uint8_t out[KL_KEY_LEN], char *err,
+                                            size_t err_len);
 
 /* A first keyring record (root version 1 and a geography root), wrapped by the seal. geography_key:
- * 32 bytes shared by all clusters of the geography, or NULL to draw one. */
+ * 32 bytes shared by all clusters of the geography, or NULL to draw one. *out is allocated as if
+ * unpacked with kl_pb_allocator. */
 KL_MUST_USE enum kl_status kl_keyring_create(struct kl_seal *seal, const struct kl_entropy *entropy,
                                              const uint8_t *geography_key, uint64_t now_ms,
                                              Kluis__Store__KeyringRecord **out);
-/* Unwraps a record. KL_CRYPTO: the seal does not open it (wrong seal file). */
+/* Unwraps a record. entropy is copied; its ctx is borrowed until the ring is freed and is used from
+ * any thread. The seal is no longer needed afterwards. KL_CRYPTO: the seal does not open it (wrong
+ * seal file). KL_CORRUPT: the record is not one of ours. */
 KL_MUST_USE enum kl_status kl_keyring_open(struct kl_seal *seal, const struct kl_entropy *entropy,
                                            const Kluis__Store__KeyringRecord *record,
                                            struct kl_keyring **out);
@@ -57,7 +65,7 @@ void kl_keyring_free(struct kl_keyring *ring);
 
 /* ---- envelopes ---- */
 
-/* The full identity of a payload; all borrowed, 16 bytes each. */
+/* The full identity of a payload; all borrowed, 16 bytes each (KL_CRYPTO otherwise). */
 struct kl_identity {
     struct kl_bytes vault_id;
     struct kl_bytes object_id;
@@ -78,7 +86,7 @@ KL_MUST_USE enum kl_status kl_payload_seal(struct kl_keyring *ring, const struct
                                            struct kl_bytes wrapped_vault_key,
                                            struct kl_bytes wrapped_object_key,
                                            struct kl_bytes plain, struct kl_buf *sealed);
-/* Opens one; the plaintext is appended to *plain (wipe it). */
+/* Opens one; the plaintext is appended to *plain (wipe it), which is unchanged on failure. */
 KL_MUST_USE enum kl_status kl_payload_open(struct kl_keyring *ring, const struct kl_identity *id,
                                            struct kl_bytes wrapped_vault_key,
                                            struct kl_bytes wrapped_object_key,
