@@ -183,6 +183,7 @@ enum kl_status kl_hkdf(struct kl_bytes key, struct kl_bytes salt, struct kl_byte
     EVP_KDF_CTX *ctx = kdf == NULL ? NULL : EVP_KDF_CTX_new(kdf);
     enum kl_status st = KL_CRYPTO;
 
+    assert(salt.len != 0);
     if (ctx != NULL && EVP_KDF_derive(ctx, out, out_len, params) == 1) {
         st = KL_OK;
     }

@@ -65,7 +65,7 @@ KL_MUST_USE enum kl_status kl_box_open(EVP_CIPHER *cipher, const uint8_t *key,
  * bytes are no such box. */
 KL_MUST_USE enum kl_status kl_box_root_version(struct kl_bytes box, uint32_t *out);
 
-/* HKDF-SHA256 (RFC 5869), extract and expand. */
+/* HKDF-SHA256 (RFC 5869), extract and expand. salt is not empty (OpenSSL 3.0 refuses that). */
 KL_MUST_USE enum kl_status kl_hkdf(struct kl_bytes key, struct kl_bytes salt, struct kl_bytes info,
                                    uint8_t *out, size_t out_len);
 

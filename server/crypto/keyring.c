@@ -19,6 +19,7 @@ enum { WAYS = 4, SETS = KL_VAULT_KEY_CACHE_MAX / WAYS };
 static_assert(SETS * WAYS == KL_VAULT_KEY_CACHE_MAX && (SETS & (SETS - 1)) == 0,
               "the number of sets is a power of two");
 
+static const char fingerprint_salt[] = "kluis";
 static const char fingerprint_info[] = "kluis geography root id";
 
 static struct kl_box_id root_id(uint32_t version)
@@ -40,7 +41,7 @@ static struct kl_box_id geography_id(const uint8_t fingerprint[KL_ID_LEN])
 /* Names a geography root without telling anything of it. */
 static enum kl_status fingerprint(const uint8_t root[KL_KEY_LEN], uint8_t out[KL_ID_LEN])
 {
-    return kl_hkdf(kl_bytes_of(root, KL_KEY_LEN), kl_bytes_of(NULL, 0),
+    return kl_hkdf(kl_bytes_of(root, KL_KEY_LEN), kl_bytes_str(fingerprint_salt),
                    kl_bytes_str(fingerprint_info), out, KL_ID_LEN);
 }
 
