@@ -88,7 +88,8 @@ const char *test_dir(void)
     return dir;
 }
 
-int main(int argc, char **argv)
+/* Weak: a program with its own main may use the rest. */
+__attribute__((weak)) int main(int argc, char **argv)
 {
     static struct CMUnitTest tests[TESTS_MAX];
     size_t n = 0;
