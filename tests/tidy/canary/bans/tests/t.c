@@ -1,5 +1,5 @@
 static void f(void)
 {
     clock_gettime(CLOCK_MONOTONIC, &now);
-    free(p);
+    rand();
 }

@@ -1,0 +1,4 @@
+static int f(void)
+{
+    return strcmp(token, other);
+}
