@@ -40,9 +40,18 @@ enum kl_right {
 
 const char *kl_right_name(enum kl_right right);
 
-/* Parses "secrets/get", "secrets/", (a whole family but purge), "*" (everything but the two purges and node) or
- * "node"-less lists of them separated by commas into a bit set. Purge is never implied: it must be named.
- * KL_INVALID_ARGUMENT. */
+/*
+ * Parses a list of rights separated by commas (blanks around them allowed) into a bit set. An element
+ * is the name of a right, a family, or everything:
+ *
+ *   secrets/get     that right
+ *   secrets/        the whole family but its purge; a star may follow the slash, and "vaults/" and
+ *                   "cluster/" are families too
+ *   *               everything but the purges and node
+ *
+ * A purge is never implied: it must be named. "node" is proven by a node's certificate and cannot be
+ * granted, nor can "none". KL_INVALID_ARGUMENT.
+ */
 KL_MUST_USE enum kl_status kl_rights_parse(const char *text, uint64_t *out);
 
 struct kl_principal {
@@ -51,9 +60,10 @@ struct kl_principal {
     uint8_t token_sha256[32];
 };
 
-struct kl_auth; /* an immutable table, reference-counted by its owner */
+struct kl_auth; /* an immutable table; replace it whole, free it when nobody uses it */
 
-/* Copies the principals. */
+/* Copies the principals. KL_INVALID_ARGUMENT: two with one name or one token, an empty name, a token
+ * digest of zeros, or a right that cannot be granted. */
 KL_MUST_USE enum kl_status kl_auth_new(const struct kl_principal *principals, size_t n,
                                        struct kl_auth **out);
 void kl_auth_free(struct kl_auth *auth);
@@ -62,9 +72,10 @@ void kl_auth_free(struct kl_auth *auth);
  * from the table. Takes the same time whichever principal matches. */
 KL_MUST_USE enum kl_status kl_auth_check(const struct kl_auth *auth, const char *authorization,
                                          const struct kl_principal **out);
-/* KL_OK or KL_FORBIDDEN. */
+/* KL_OK or KL_FORBIDDEN. principal NULL (nobody is known) has KL_RIGHT_NONE only. */
 KL_MUST_USE enum kl_status kl_auth_allow(const struct kl_principal *principal, enum kl_right right);
 
+/* SHA-256 of a token; all zeros, which no principal may have, when it could not be computed. */
 void kl_auth_token_hash(struct kl_bytes token, uint8_t out[32]);
 
 #endif
