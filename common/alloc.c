@@ -7,6 +7,7 @@
 
 static _Thread_local unsigned long fail_countdown;
 static _Thread_local int fail_struck;
+static _Thread_local const struct kl_heap *heap;
 
 static int must_fail(void)
 {
@@ -32,19 +33,42 @@ int kl_alloc_failed(void)
     return fail_struck;
 }
 
+void kl_alloc_use(const struct kl_heap *other)
+{
+    heap = other;
+}
+
 void *kl_malloc(size_t n)
 {
-    return must_fail() ? NULL : malloc(n);
+    if (must_fail()) {
+        return NULL;
+    }
+    return heap == NULL ? malloc(n) : heap->alloc(heap->ctx, n);
 }
 
 void *kl_calloc(size_t count, size_t size)
 {
-    return must_fail() ? NULL : calloc(count, size);
+    void *p;
+
+    if (must_fail() || (size != 0 && count > SIZE_MAX / size)) {
+        return NULL;
+    }
+    if (heap == NULL) {
+        return calloc(count, size);
+    }
+    p = heap->alloc(heap->ctx, count * size);
+    if (p != NULL) {
+        memset(p, 0, count * size);
+    }
+    return p;
 }
 
 void *kl_realloc(void *p, size_t n)
 {
-    return must_fail() ? NULL : realloc(p, n);
+    if (must_fail()) {
+        return NULL;
+    }
+    return heap == NULL ? realloc(p, n) : heap->realloc(heap->ctx, p, n);
 }
 
 char *kl_strdup(const char *s)
@@ -60,7 +84,11 @@ char *kl_strdup(const char *s)
 
 void kl_free(void *p)
 {
-    free(p);
+    if (heap == NULL) {
+        free(p);
+    } else if (p != NULL) {
+        heap->free(heap->ctx, p);
+    }
 }
 
 void kl_wipe(void *p, size_t n)

@@ -55,4 +55,17 @@ void kl_pb_wipe_free(ProtobufCMessage *message, ProtobufCAllocator *allocator);
 void kl_alloc_fail_at(unsigned long n);
 int kl_alloc_failed(void);
 
+/*
+ * Test hook: memory of this thread comes from here instead of the C library, so that a simulated
+ * node's memory can go with the node. Borrowed; NULL = the C library. What is allocated under a
+ * heap must be freed under one that knows it.
+ */
+struct kl_heap {
+    void *ctx;
+    void *(*alloc)(void *ctx, size_t n); /* NULL: out of memory; also for n = 0 a fresh pointer */
+    void *(*realloc)(void *ctx, void *p, size_t n);
+    void (*free)(void *ctx, void *p);
+};
+void kl_alloc_use(const struct kl_heap *heap);
+
 #endif
