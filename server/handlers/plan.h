@@ -26,6 +26,7 @@ enum kl_scope {
     KL_SCOPE_DIRECTORY, /* the leader of the directory */
     KL_SCOPE_VAULT,     /* the leader of the home group of the vault the request names */
     KL_SCOPE_VAULTS,    /* the leader of the group that the page token names (lists over vaults) */
+    KL_SCOPE_GROUP,     /* this node's replica of the group the request names */
 };
 
 enum kl_audit_class { KL_AUDIT_NONE, KL_AUDIT_READ, KL_AUDIT_WRITE, KL_AUDIT_PRIVILEGED };
@@ -33,7 +34,9 @@ enum kl_audit_class { KL_AUDIT_NONE, KL_AUDIT_READ, KL_AUDIT_WRITE, KL_AUDIT_PRI
 enum kl_step {
     KL_STEP_REPLY,   /* call->response is filled (or status says why not); the call ends */
     KL_STEP_PROPOSE, /* propose plan->command to the call's group, then `then` */
-    KL_STEP_REMOTE,  /* call plan->method on plan->node (0: leader of plan->group), then `then` */
+    KL_STEP_REMOTE,  /* call plan->method on the leader of plan->group, then `then` */
+    KL_STEP_WAIT,    /* plan->start something that ends later, then `then` */
+    KL_STEP_AGAIN,   /* what was read has changed: a new read, and the route's plan once more */
 };
 
 struct kl_plan {
@@ -41,8 +44,10 @@ struct kl_plan {
     struct kl_buf command; /* PROPOSE: packed Command; REMOTE: packed request. Moved away. */
     const char *method;    /* REMOTE */
     uint16_t group;        /* REMOTE: whose leader */
+    bool own; /* REMOTE: a step of the cluster's own, without the caller's request id */
+    void (*start)(struct kl_call *call, kl_group_done_fn done, void *arg); /* WAIT */
     /* PROPOSE: outcome of the proposal and its packed CommandResult. REMOTE: the reply's status and
-     * payload. Bytes are borrowed for the call. Returns the next plan in *plan. */
+     * payload. WAIT: the outcome. Bytes are borrowed for the call. Returns the next plan in *plan. */
     enum kl_status (*then)(struct kl_call *call, enum kl_status status, struct kl_bytes result,
                            struct kl_plan *plan);
 };
@@ -52,9 +57,14 @@ struct kl_route {
     enum kl_scope scope;
     bool write;   /* needs a request id */
     bool barrier; /* needs a linearizable read before the plan */
+    bool heavy;   /* takes long: nobody's reply waits behind it */
     enum kl_right right;
     enum kl_audit_class audit;
     size_t request_max; /* bytes of the packed request */
+    /* Where the request says whom it concerns: the vault's name (SCOPE_VAULT), the group's number
+     * (SCOPE_GROUP) or the page token (SCOPE_VAULTS), as field name and offset in the struct. */
+    const char *key_field;
+    size_t key_at;
     const ProtobufCMessageDescriptor *request;
     const ProtobufCMessageDescriptor *response;
     /* First plan. Errors: return the status, and name the field with kl_call_field(). */
@@ -89,5 +99,16 @@ enum kl_status kl_call_field(struct kl_call *call, enum kl_status status, const 
 
 /* The table of all routes, in the order of the service descriptors; *n is their number. */
 const struct kl_route *kl_routes(size_t *n);
+
+/* Compares the table with the service descriptors: every method has exactly one row, every row a
+ * method, messages, keys and rights fit. KL_INTERNAL with a line for people. Call it at start. */
+KL_MUST_USE enum kl_status kl_routes_check(char *err, size_t err_len);
+
+/* The route of a method path, or NULL. */
+const struct kl_route *kl_route_find(const char *method);
+
+/* The group that a list over vaults starts or goes on with. KL_INVALID_ARGUMENT: not a token. */
+KL_MUST_USE enum kl_status kl_vaults_page_group(const struct kl_route *route, const char *token,
+                                                const struct kl_node_view *node, uint16_t *group);
 
 #endif
