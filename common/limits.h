@@ -40,6 +40,8 @@
 #define KL_METHOD_MAX          128
 #define KL_CALLS_PER_CONN_MAX  4096  /* calls under way on one connection */
 #define KL_CALLS_MAX           65536 /* calls under way on one node */
+#define KL_COUNTERS_MAX        64    /* counters in Cluster.Status */
+#define KL_REPLANS_MAX         8     /* plans of one call whose object kept changing */
 
 /* Frames and connections. */
 #define KL_FRAME_BODY_MAX         (1u << 20)  /* one frame; longer messages are split */
@@ -114,5 +116,35 @@
 #define KL_CLIENT_GOAWAY_PAUSE_MS 500  /* a draining node gets no new connection for so long */
 #define KL_CLIENT_BATCH_MAX       64   /* calls handled under one hold of the client's lock */
 #define KL_CLIENT_MESSAGE_MAX     512  /* text about a failed call, NUL included */
+
+/* Replicated groups (server/raft). */
+#define KL_WIO_GETS_MAX         256         /* snapshots asked of the wrapper in one turn */
+#define KL_BACKTRACK_ENTRIES    128         /* a rejected follower steps back by so many */
+#define KL_APPEND_BYTES_MAX     (1u << 20)  /* entries of one AppendEntries, unless one is larger */
+#define KL_APPEND_ENTRIES_MAX   4096        /* entries of one AppendEntries */
+#define KL_PEER_MESSAGE_MAX     (4u << 20)  /* one packed kluis.peer.Message */
+#define KL_PEER_UNPACK_MAX      (32u << 20) /* memory for unpacking one */
+#define KL_ADDRESS_MAX          127         /* a node's address in a Raft configuration */
+#define KL_RAFT_INDEX_MAX       (1ULL << 62)
+#define KL_RAFT_WINDOW_MAX      1024 /* entries in flight to a follower */
+#define KL_RAFT_WINDOW_MIN      16
+#define KL_RAFT_WINDOW_BYTES    (8u << 20) /* what those may come to */
+#define KL_GATHER_US            1000 /* proposals gather this long while an entry is under way */
+#define KL_LEASE_MARGIN_PCT     10   /* of the election timeout: drift of clocks, rounding */
+#define KL_LOG_KEEP_BYTES       (32u << 20) /* log kept for slow followers, by default */
+#define KL_LOG_KEEP_ENTRIES_MAX 65536
+#define KL_LOG_KEEP_ENTRIES_MIN 64
+#define KL_LOG_CAPACITY_MIN_KB  4096  /* below it on a majority of voters writes are refused */
+#define KL_LOG_PROBE_MS         2000  /* an entry of its own asks a full disk for space */
+#define KL_STUCK_MS             10000 /* the log takes nothing more: give up and restart */
+#define KL_BACKLOG_BYTES_MAX    (64u << 20)  /* committed entries waiting for space in the store */
+#define KL_CHANGES_QUEUED_MAX   16           /* membership changes and transfers waiting */
+#define KL_STREAM_CHUNK_BYTES   (128u << 10) /* a chunk of a state stream */
+#define KL_STREAM_CHUNK_PAIRS   4096
+#define KL_STREAM_CREDIT        16      /* chunks sent and not yet acknowledged */
+#define KL_STREAM_KEEP_MS       60000   /* a silent receiver keeps its snapshot pinned so long */
+#define KL_STREAM_RETRY_MS      1000    /* offers and requests are repeated */
+#define KL_STREAM_INSTALL_MS    5000    /* for the receiver to install what it has staged */
+#define KL_INSTALL_TIMEOUT_MS   3600000 /* raft's own timeout for it; the streams have theirs */
 
 #endif
