@@ -22,6 +22,7 @@
 #include "common/limits.h"
 #include "common/names.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -150,6 +151,7 @@ static void write_one(struct worker *w, uint64_t seq, char *value)
     struct op *op = ops_add(&w->ops);
     struct kluis_secret *secret = NULL;
 
+    assert(l->names > 0);
     (void)snprintf(op->name, sizeof op->name, "%s-%u", l->prefix,
                    (unsigned)((seq * l->threads + w->number) % l->names));
     (void)snprintf(op->id, sizeof op->id, "%016llx-%03u-%014llu", (unsigned long long)l->run_id,
