@@ -117,7 +117,7 @@ static enum kl_status bad(const struct parser *p, const char *key, const char *f
 /* "FILE:LINE: KEY: …". Always KL_INVALID_ARGUMENT. */
 static enum kl_status bad(const struct parser *p, const char *key, const char *format, ...)
 {
-    int n = snprintf(p->err, p->err_len, "%s:%u: %s: ", p->file, p->line, key);
+    int n = snprintf(p->err, p->err_len, "%s:%u: %s: ", p->file, p->line == 0 ? 1 : p->line, key);
     va_list args;
 
     if (n >= 0 && (size_t)n < p->err_len) {

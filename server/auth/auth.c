@@ -48,7 +48,8 @@ static uint64_t family(const char *prefix, size_t n)
     uint64_t set = 0;
 
     for (size_t i = 0; i < rights_n; i++) {
-        if (strncmp(rights[i].name, prefix, n) == 0) {
+        if (strlen(rights[i].name) >= n &&
+            kl_bytes_eq(kl_bytes_of(rights[i].name, n), kl_bytes_of(prefix, n))) {
             set |= BIT(rights[i].right);
         }
     }
@@ -70,7 +71,7 @@ static uint64_t element(const char *p, size_t n)
         return memchr(p, '/', n) == p + n - 1 ? family(p, n) & ~purges & ~ungrantable : 0;
     }
     for (size_t i = 0; i < rights_n; i++) {
-        if (strlen(rights[i].name) == n && memcmp(rights[i].name, p, n) == 0) {
+        if (kl_bytes_eq(kl_bytes_str(rights[i].name), kl_bytes_of(p, n))) {
             set = BIT(rights[i].right);
         }
     }
@@ -109,10 +110,10 @@ enum kl_status kl_rights_parse(const char *text, uint64_t *out)
 
 /* ---- principals ---- */
 
+static const uint8_t zeros[DIGEST_LEN];
+
 static bool is_zero(const uint8_t digest[DIGEST_LEN])
 {
-    static const uint8_t zeros[DIGEST_LEN];
-
     return CRYPTO_memcmp(digest, zeros, DIGEST_LEN) == 0;
 }
 
@@ -124,7 +125,7 @@ static enum kl_status check_principals(const struct kl_principal *p, size_t n)
             return KL_INVALID_ARGUMENT;
         }
         for (size_t j = 0; j < i; j++) {
-            if (strcmp(p[i].name, p[j].name) == 0 ||
+            if (kl_bytes_eq(kl_bytes_str(p[i].name), kl_bytes_str(p[j].name)) ||
                 CRYPTO_memcmp(p[i].token_sha256, p[j].token_sha256, DIGEST_LEN) == 0) {
                 return KL_INVALID_ARGUMENT;
             }
@@ -169,7 +170,7 @@ void kl_auth_token_hash(struct kl_bytes token, uint8_t out[32])
     uint8_t digest[DIGEST_LEN];
 
     if (EVP_Digest(token.ptr, token.len, digest, NULL, EVP_sha256(), NULL) != 1) {
-        memset(out, 0, DIGEST_LEN);
+        memcpy(out, zeros, DIGEST_LEN);
         return;
     }
     memcpy(out, digest, DIGEST_LEN);

@@ -199,9 +199,10 @@ enum kl_status kl_blob_writer_add(struct kl_blob_writer *w, const struct kl_blob
     return KL_OK;
 }
 
-/* head is zeroed; everything but the tag. */
+/* Everything but the tag. */
 static enum kl_status put_head(const struct kl_blob_writer *w, uint8_t head[HEAD_LEN])
 {
+    kl_wipe(head, HEAD_LEN); /* texts are padded with zeros */
     memcpy(head, magic, MAGIC_LEN);
     kl_put_be32(head + AT_FORMAT, FORMAT);
     kl_put_be32(head + AT_KIND, w->head.kind);
@@ -256,7 +257,6 @@ enum kl_status kl_blob_writer_finish(struct kl_blob_writer *w, struct kl_buf *ou
     if (st != KL_OK) {
         return st;
     }
-    memset(blob, 0, HEAD_LEN);
     st = put_head(w, blob);
     if (st == KL_OK) {
         st = derive(w->ring, blob, &keys);
@@ -307,7 +307,7 @@ enum kl_status kl_blob_peek(struct kl_bytes blob, struct kl_blob_head *head)
     char name[NAME_LEN + 1];
     size_t n = blob.len < MAGIC_LEN ? blob.len : MAGIC_LEN;
 
-    if (n == 0 || memcmp(blob.ptr, magic, n) != 0) {
+    if (n == 0 || !kl_bytes_eq(kl_bytes_of(blob.ptr, n), kl_bytes_of(magic, n))) {
         return KL_BLOB_MALFORMED;
     }
     if (blob.len < AT_KIND) {
@@ -343,7 +343,8 @@ static enum kl_status open_head(const struct kl_keyring *ring, struct kl_bytes b
                                 struct blob_keys *keys)
 {
     static const uint8_t nonce[KL_NONCE_LEN];
-    bool ours = memcmp(blob.ptr + AT_ROOT_ID, ring->geography_root_id, KL_ID_LEN) == 0;
+    bool ours = kl_bytes_eq(kl_bytes_of(blob.ptr + AT_ROOT_ID, KL_ID_LEN),
+                            kl_bytes_of(ring->geography_root_id, KL_ID_LEN));
     uint8_t head[HEAD_LEN];
     uint8_t nothing[1];
     enum kl_status st;

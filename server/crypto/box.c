@@ -145,7 +145,7 @@ enum kl_status kl_box_open(EVP_CIPHER *cipher, const uint8_t *key, const struct 
     struct kl_bytes aad = associated(id, space);
 
     if (box.len < KL_BOX_OVERHEAD || box.len - KL_BOX_OVERHEAD != plain_len ||
-        memcmp(box.ptr, space, KL_BOX_HEAD_LEN) != 0) {
+        !kl_bytes_eq(kl_bytes_of(box.ptr, KL_BOX_HEAD_LEN), kl_bytes_of(space, KL_BOX_HEAD_LEN))) {
         return KL_CRYPTO;
     }
     return kl_aead_open(cipher, key, box.ptr + NONCE_AT, aad,

@@ -9,7 +9,6 @@
 #include "common/limits.h"
 #include "common/names.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -239,13 +238,14 @@ static bool is_host_name(const char *host)
 /* One element of the list of hosts: an address or a name. */
 static bool add_host(GENERAL_NAMES *names, const char *host)
 {
-    uint8_t address[16];
+    ASN1_OCTET_STRING *address = a2i_IPADDRESS(host); /* IPv4 or IPv6 */
 
-    if (inet_pton(AF_INET, host, address) == 1) {
-        return add_general_name(names, GEN_IPADD, address, 4);
-    }
-    if (inet_pton(AF_INET6, host, address) == 1) {
-        return add_general_name(names, GEN_IPADD, address, sizeof address);
+    if (address != NULL) {
+        bool ok = add_general_name(names, GEN_IPADD, ASN1_STRING_get0_data(address),
+                                   (size_t)ASN1_STRING_length(address));
+
+        ASN1_OCTET_STRING_free(address);
+        return ok;
     }
     return is_host_name(host) && add_general_name(names, GEN_DNS, host, strlen(host));
 }

@@ -207,7 +207,8 @@ static enum kl_status open_geography(struct kl_seal *seal,
     if (st == KL_OK) {
         st = fingerprint(ring->secrets->geography_root, print);
     }
-    if (st == KL_OK && memcmp(print, ring->geography_root_id, sizeof print) != 0) {
+    if (st == KL_OK && !kl_bytes_eq(kl_bytes_of(print, sizeof print),
+                                    kl_bytes_of(ring->geography_root_id, sizeof print))) {
         st = KL_CORRUPT;
     }
     return st;
@@ -285,8 +286,9 @@ static bool cache_get(struct kl_keyring *ring, struct kl_bytes vault_id, struct 
     for (size_t i = first; i < first + WAYS && !hit; i++) {
         struct kl_ring_slot *slot = &ring->slots[i];
 
-        hit = slot->used != 0 && memcmp(slot->wrapped, wrapped.ptr, sizeof slot->wrapped) == 0 &&
-              memcmp(slot->vault_id, vault_id.ptr, sizeof slot->vault_id) == 0;
+        hit = slot->used != 0 &&
+              kl_bytes_eq(kl_bytes_of(slot->wrapped, sizeof slot->wrapped), wrapped) &&
+              kl_bytes_eq(kl_bytes_of(slot->vault_id, sizeof slot->vault_id), vault_id);
         if (hit) {
             slot->used = ++ring->tick;
             memcpy(key, ring->secrets->vault_keys[i], KL_KEY_LEN);
