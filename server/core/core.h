@@ -12,7 +12,7 @@
 #include "command.pb-c.h"
 #include "record.pb-c.h"
 
-/* What one command answered: a packed kluis.log.CommandResult per command of the entry. */
+/* What the commands answered: a packed kluis.log.CommandResult per command of the entry. */
 struct kl_results {
     struct kl_buf bytes; /* be32 length and packed result, one after the other */
     size_t count;
@@ -27,8 +27,12 @@ bool kl_results_next(const struct kl_results *r, size_t *pos, struct kl_bytes *r
  * `batch`, the AppliedRecord included. Commands of one entry see each other's effects. A command
  * that is refused changes nothing and says why in its result; that is not a failure.
  *
- * KL_OK, also for an entry at or below the applied index (batch and results stay empty: already
- * done). Anything else is a fault (KL_CORRUPT, KL_IO, KL_NO_MEMORY): nothing may be committed.
+ * KL_OK, also for an entry at or below the applied index (batch and results stay as they were:
+ * already done). Anything else is a fault (KL_CORRUPT, KL_IO, KL_NO_MEMORY): batch and results are as
+ * before the call, and it may be tried again.
+ *
+ * batch may hold the effects of earlier entries that are not in the view yet: they are seen too.
+ * Initialise it with KL_BATCH_MAX and write it once it holds more than KL_EFFECT_MAX.
  */
 KL_MUST_USE enum kl_status kl_core_apply(uint64_t index, struct kl_bytes entry,
                                          const struct kl_view *view, struct kl_batch *batch,

@@ -20,9 +20,10 @@
  *     t  vault_id(16) kind(1) NAME 0      empty: the object is deleted (for list-deleted)
  *     u  NAME 0                           empty: the vault is deleted (for list-deleted)
  *     o  object_id(16) version_id(16)     VersionRecord
- *     p  due_ms(8) vault_id(16) kind(1) NAME 0   PurgeRecord
+ *     p  due_ms(8) vault_id(16) kind(1) NAME 0   PurgeRecord (kind 0: NAME is the vault's)
  *     g  not_before_ms(8) vault_id(16) object_id(16)   GarbageRecord; object_id zeros = whole vault
- *     r  object_id(16)                    not_before_ms(8) of the restore being staged
+ *     r  object_id(16)                    the restore being staged: not_before_ms(8) of its
+ *                                         GarbageRecord, vault_id(16), versions staged(8)
  */
 #ifndef KL_KEYS_H
 #define KL_KEYS_H
@@ -75,5 +76,7 @@ struct kl_key kl_key_family(char letter);
 struct kl_key kl_key_objects_of(struct kl_bytes vault_id, uint32_t kind);
 struct kl_key kl_key_objects_deleted_of(struct kl_bytes vault_id, uint32_t kind);
 struct kl_key kl_key_versions_of(struct kl_bytes object_id);
+/* Prefix of all objects of a vault, of every kind. */
+struct kl_key kl_key_content_of(struct kl_bytes vault_id);
 
 #endif
