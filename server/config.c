@@ -652,6 +652,7 @@ static enum kl_status set_defaults(struct parser *p)
     struct kl_config *c = p->config;
     const struct kl_config_node *self = kl_config_self(c);
 
+    assert(self != NULL); /* check_nodes() saw to it */
     if (c->listen_client[0] == '\0') {
         memcpy(c->listen_client, self->client_address, sizeof c->listen_client);
     }

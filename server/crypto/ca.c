@@ -371,7 +371,7 @@ enum kl_status kl_ca_create(const char *dir, const char *cluster, unsigned days,
     const struct complaint c = {err, err_len};
     EVP_PKEY *key = NULL;
     X509 *cert = NULL;
-    struct paths paths;
+    struct paths paths = {.cert = ""};
     enum kl_status st;
 
     st = check_common(cluster, days > DAYS_MAX ? 0 : (int)days, &c);
@@ -409,7 +409,7 @@ enum kl_status kl_ca_issue(const char *dir, const char *name, const char *cluste
     EVP_PKEY *key = NULL;
     X509 *ca = NULL;
     X509 *cert = NULL;
-    struct paths paths;
+    struct paths paths = {.cert = ""};
     enum kl_status st;
 
     st = check_common(cluster, days, &c);

@@ -131,7 +131,7 @@ static bool conversion_parse(const char **p, va_list *args, struct conversion *c
         c->spec[n++] = **p;
     }
     c->letter = **p;
-    if (c->letter == '\0' || strchr("diuxXocspmeEfFgG", c->letter) == NULL) {
+    if (c->letter == '\0' || strchr("diuxXocspeEfFgG", c->letter) == NULL) {
         return false;
     }
     c->spec[n++] = c->letter;
@@ -162,8 +162,7 @@ static int format_integer(const struct conversion *c, va_list *args, char *out, 
     }
 }
 
-static int format_one(const struct conversion *c, va_list *args, int error, char *out,
-                      size_t out_len)
+static int format_one(const struct conversion *c, va_list *args, char *out, size_t out_len)
 {
     const char *s;
 
@@ -173,9 +172,6 @@ static int format_one(const struct conversion *c, va_list *args, int error, char
         return snprintf(out, out_len, c->spec, s == NULL ? "(null)" : s);
     case 'p':
         return snprintf(out, out_len, c->spec, va_arg(*args, void *));
-    case 'm':
-        s = strerrordesc_np(error); /* errno as it was when the caller called */
-        return snprintf(out, out_len, "%s", s == NULL ? "unknown error" : s);
     case 'e':
     case 'E':
     case 'f':
@@ -190,7 +186,7 @@ static int format_one(const struct conversion *c, va_list *args, int error, char
 
 #pragma GCC diagnostic pop
 
-static void put_format(struct line *l, const char *format, va_list *args, int error)
+static void put_format(struct line *l, const char *format, va_list *args)
 {
     char value[KL_LOG_LINE_MAX];
 
@@ -218,7 +214,7 @@ static void put_format(struct line *l, const char *format, va_list *args, int er
             put(l, "?", 1); /* its argument cannot be skipped: nothing after it can be read */
             return;
         }
-        n = format_one(&c, args, error, value, sizeof value);
+        n = format_one(&c, args, value, sizeof value);
         if (n >= 0) {
             put_value(l, value, (size_t)n < sizeof value ? (size_t)n : sizeof value - 1, is_value);
         }
@@ -255,7 +251,7 @@ void kl_log(enum kl_log_level level, const char *area, const char *format, ...)
     l.cut = false;
     put_head(&l, level, area);
     va_start(args, format);
-    put_format(&l, format, &args, error);
+    put_format(&l, format, &args);
     va_end(args);
     /* put() kept room for this. */
     if (l.cut) {
