@@ -43,7 +43,11 @@ struct kl_peers_options {
 
 KL_MUST_USE enum kl_status kl_peers_new(const struct kl_peers_options *options,
                                         struct kl_peers **out, char *err, size_t err_len);
+/* Closes every connection and fails every call under way, waits until no callback runs. Before
+ * kl_net_free(); not from a callback. */
 void kl_peers_free(struct kl_peers *peers);
+/* Port of the peer listener (options.listen may say 0); 0 when there is none. */
+uint16_t kl_peers_port(const struct kl_peers *peers);
 
 /* Sends a packed kluis.peer.Message; drops it when there is no connection or its queue is full. [any] */
 void kl_peers_send(struct kl_peers *peers, uint64_t to_node, uint16_t group, enum kl_lane lane,
