@@ -1,20 +1,21 @@
 /*
- * The retention scheduler and the vault workflows' finisher: run by the leader of each group,
- * proposes what is due (purges, collections), releases names of purged vaults and finishes claims
- * that a crash interrupted. Owns no state that a new leader would need.
+ * The retention scheduler: run by the leader of each group, proposes what is due: purges first, then
+ * collections. Owns no state that a new leader would need. Deadlines are checked again by apply, so
+ * a wrong clock here costs a useless entry and nothing else.
+ *
+ * Single-threaded: all calls on the group's thread. (The vault workflows' finisher is finisher.h.)
  */
 #ifndef KL_SCHEDULER_H
 #define KL_SCHEDULER_H
 
 #include "server/raft/group.h"
-#include "server/raft/peers.h"
 
 struct kl_scheduler;
 
 struct kl_scheduler_options {
     struct kl_group *group;
     const struct kl_clock *clock;
-    unsigned period_ms; /* how often to look; 1,000, less in test clusters */
+    unsigned period_ms; /* how often to look at least; 0 = 1,000, less in test clusters */
 };
 
 /* Starts looking; does nothing while this node does not lead the group. */
@@ -23,8 +24,10 @@ KL_MUST_USE enum kl_status kl_scheduler_new(const struct kl_scheduler_options *o
 /* Call from the group's thread once per tick (cheap when it is not yet time). Proposes at most one
  * command at a time. */
 void kl_scheduler_tick(struct kl_scheduler *s);
-uint64_t
-kl_scheduler_purged(const struct kl_scheduler *s); /* items purged by this node's proposals */
+/* Items purged by this node's proposals. [any] */
+uint64_t kl_scheduler_purged(const struct kl_scheduler *s);
+/* On the group's thread, or after the group is gone. A proposal under way is left to its end: the
+ * group calls it back before it is closed, and the memory goes then. s may be NULL. */
 void kl_scheduler_free(struct kl_scheduler *s);
 
 #endif
