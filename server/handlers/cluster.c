@@ -1,15 +1,22 @@
 /* The Cluster service: what this node sees of the cluster, and steering it. */
 #include "server/handlers/parts.h"
 
-#include <raft.h>
 #include <stdio.h>
+
+/* libraft's numbers (raft.h, which this layer does not see; tests/unit/rpc compares them). */
+enum {
+    STATE_CANDIDATE = 2, /* RAFT_CANDIDATE */
+    STATE_LEADER = 3,    /* RAFT_LEADER */
+    ROLE_STANDBY = 0,    /* RAFT_STANDBY */
+    ROLE_VOTER = 1,      /* RAFT_VOTER */
+};
 
 static const char *role_of(int state)
 {
     switch (state) {
-    case RAFT_LEADER:
+    case STATE_LEADER:
         return "leader";
-    case RAFT_CANDIDATE:
+    case STATE_CANDIDATE:
         return "candidate";
     default:
         return "follower";
@@ -19,9 +26,9 @@ static const char *role_of(int state)
 static const char *member_role(int role)
 {
     switch (role) {
-    case RAFT_VOTER:
+    case ROLE_VOTER:
         return "voter";
-    case RAFT_STANDBY:
+    case ROLE_STANDBY:
         return "standby";
     default:
         return "spare";
@@ -216,7 +223,7 @@ enum kl_status kl_plan_cluster_digest(struct kl_call *call, struct kl_plan *plan
     r->applied_index = read.applied;
     kl_group_read_local_end(call->group, &read);
     r->records = records;
-    return st == KL_OK ? kl_pb_bytes(&r->sha256, kl_bytes_of(sum, sizeof sum)) : st;
+    return st == KL_OK ? kl_pb_copy(&r->sha256, kl_bytes_of(sum, sizeof sum)) : st;
 }
 
 /* ---- steering ---- */

@@ -27,7 +27,7 @@ enum kl_status kl_pb_string(char **slot, const char *text)
     return KL_OK;
 }
 
-enum kl_status kl_pb_bytes(ProtobufCBinaryData *slot, struct kl_bytes bytes)
+enum kl_status kl_pb_copy(ProtobufCBinaryData *slot, struct kl_bytes bytes)
 {
     uint8_t *copy;
 

@@ -15,7 +15,7 @@ static enum kl_status place_done(struct kl_call *call, enum kl_status status,
         return status;
     }
     /* A refusal travels inside the result: the caller decides what it means. */
-    return r == NULL ? KL_NO_MEMORY : kl_pb_bytes(&r->result, packed);
+    return r == NULL ? KL_NO_MEMORY : kl_pb_copy(&r->result, packed);
 }
 
 enum kl_status kl_plan_internal_place_vault(struct kl_call *call, struct kl_plan *plan)
@@ -104,7 +104,7 @@ enum kl_status kl_plan_internal_show_vault(struct kl_call *call, struct kl_plan 
     vault->wrapped_key.len = 0;
     st = kl_pb_pack(&vault->base, &packed);
     if (st == KL_OK) {
-        st = kl_pb_bytes(&r->vault, kl_buf_bytes(&packed));
+        st = kl_pb_copy(&r->vault, kl_buf_bytes(&packed));
     }
     kl_buf_wipe(&packed);
     kl_pb_wipe_free(&vault->base, &kl_pb_allocator);

@@ -102,7 +102,7 @@ KL_MUST_USE enum kl_status kl_result_stored(struct kl_call *call, struct kl_buf 
 /* A zeroed message of that type, or NULL. */
 void *kl_pb_new(const ProtobufCMessageDescriptor *descriptor);
 KL_MUST_USE enum kl_status kl_pb_string(char **slot, const char *text);
-KL_MUST_USE enum kl_status kl_pb_bytes(ProtobufCBinaryData *slot, struct kl_bytes bytes);
+KL_MUST_USE enum kl_status kl_pb_copy(ProtobufCBinaryData *slot, struct kl_bytes bytes);
 KL_MUST_USE enum kl_status kl_pb_hex(char **slot, const ProtobufCBinaryData *id);
 /* Appends a packed message to *out. */
 KL_MUST_USE enum kl_status kl_pb_pack(const ProtobufCMessage *message, struct kl_buf *out);

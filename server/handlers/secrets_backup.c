@@ -189,7 +189,7 @@ static enum kl_status restore_done(struct kl_call *call, enum kl_status status,
         st = KL_NO_MEMORY;
     }
     if (st == KL_OK) {
-        r->version_count = head->version_count;
+        r->version_count = result->count;
         st = kl_secret_message(&state->facts, req->vault, head->name, result->version,
                                result->object, &secret);
     }

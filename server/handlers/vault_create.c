@@ -2,8 +2,8 @@
  * Creation of a vault touches two groups: the directory, which owns names, and the home group,
  * which owns vaults. The directory's leader claims the name, has the home group's leader place the
  * vault, and confirms the claim. Every step is idempotent by the vault's id, and the id follows
- * from the request id: a retry, here or at a later leader, goes on with the same claim. What a crash
- * leaves behind is finished or undone by the directory's leader.
+ * from the request id and the name: a retry, here or at a later leader, goes on with the same
+ * claim. What a crash leaves behind is finished or undone by the directory's leader.
  *
  * The vault that is placed is always the one in the claim, never one made afresh: two attempts must
  * not place different keys.
@@ -31,14 +31,17 @@ static void state_free(void *arg)
     kl_free(s);
 }
 
-static enum kl_status derive_id(const uint8_t request_id[KL_ID_LEN], uint8_t vault_id[KL_ID_LEN])
+static enum kl_status derive_id(const uint8_t request_id[KL_ID_LEN], const char *name,
+                                uint8_t vault_id[KL_ID_LEN])
 {
     static const char label[] = "kluis vault id";
-    uint8_t in[sizeof label + KL_ID_LEN];
+    char in[sizeof label + KL_ID_LEN + KL_VAULT_NAME_MAX + 1];
     uint8_t sum[EVP_MAX_MD_SIZE];
 
+    memset(in, 0, sizeof in);
     memcpy(in, label, sizeof label);
     memcpy(in + sizeof label, request_id, KL_ID_LEN);
+    kl_name_fold(name, in + sizeof label + KL_ID_LEN, KL_VAULT_NAME_MAX + 1);
     if (EVP_Digest(in, sizeof in, sum, NULL, EVP_sha256(), NULL) != 1) {
         return KL_CRYPTO;
     }
@@ -168,11 +171,17 @@ static enum kl_status plan_place(struct kl_call *call, struct kl_plan *plan)
 static enum kl_status claimed(struct kl_call *call, enum kl_status status, struct kl_bytes packed,
                               struct kl_plan *plan)
 {
+    const struct create_state *s = call->state;
     Kluis__Log__CommandResult *result = NULL;
     enum kl_status st = kl_result_open(call, status, packed, &result);
 
+    if (st == KL_OK &&
+        (result->vault == NULL ||
+         !kl_bytes_eq(kl_pb_view(result->vault->vault_id), kl_bytes_of(s->vault_id, KL_ID_LEN)))) {
+        st = kl_call_field(call, KL_INVALID_ARGUMENT, "request_id", "not used before");
+    }
     kl_pb_wipe_free((ProtobufCMessage *)result, &kl_pb_allocator);
-    if (st == KL_ALREADY_EXISTS || st == KL_VAULT_DELETED) {
+    if (st == KL_ALREADY_EXISTS) {
         plan->step = KL_STEP_AGAIN; /* somebody was faster since the plan looked */
         return KL_OK;
     }
@@ -351,7 +360,7 @@ enum kl_status kl_plan_vault_create(struct kl_call *call, struct kl_plan *plan)
         call->state = s;
         call->state_free = state_free;
     }
-    st = derive_id(call->request_id, s->vault_id);
+    st = derive_id(call->request_id, req->name, s->vault_id);
     if (st != KL_OK) {
         return st;
     }

@@ -33,13 +33,15 @@ void kl_dispatch_free(struct kl_dispatch *d);
  * freed when its last call ends. */
 void kl_dispatch_set_auth(struct kl_dispatch *d, struct kl_auth *auth);
 void kl_dispatch_set_keyring(struct kl_dispatch *d, struct kl_keyring *ring);
-/* Draining: new calls get UNAVAILABLE; returns when those under way have ended or after the time. */
+/* Draining: new calls get UNAVAILABLE; returns when those under way have ended or after the time.
+ * After it no group and no peer is touched any more: close them, which ends what still waits for
+ * them, then kl_dispatch_free(). */
 void kl_dispatch_drain(struct kl_dispatch *d, unsigned timeout_ms);
 
 /*
  * Serves one call. packed is a kluis.v1.Call (moved). from_node: 0 for clients, else the node whose
  * certificate was proven. reply is called exactly once, on any thread, with a packed
- * kluis.v1.Reply (borrowed). cancelled may be polled. [any thread; never blocks]
+ * kluis.v1.Reply (borrowed), by the call's deadline. [any thread; never blocks]
  */
 typedef void (*kl_reply_fn)(void *arg, uint32_t stream, struct kl_bytes reply);
 struct kl_origin {
@@ -48,6 +50,11 @@ struct kl_origin {
     uint32_t stream;
     kl_reply_fn reply;
     void *arg;
+    /* Around the replies of one batch with the same arg: hold before the first of them, release
+     * after the last, on the same thread; the reply between may be the last use of arg, so hold
+     * must keep it. Both or neither. */
+    void (*hold)(void *arg);
+    void (*release)(void *arg);
 };
 void kl_dispatch_call(struct kl_dispatch *d, struct kl_buf *packed, const struct kl_origin *origin);
 /* Several at once: one wake-up for a burst. Moves every packed[i]. */

@@ -1,0 +1,168 @@
+/*
+ * A call on its way through the dispatcher, and what the dispatcher's files share. Internal to
+ * server/rpc.
+ *
+ * Who owns a call:
+ *   queued   the dispatcher; it waits for a worker
+ *   running  the worker that serves it, alone; its deadline is looked at when a step ends
+ *   waiting  whoever ends what it waits for (a group, a peer), who queues it again
+ * Queued and waiting calls are in the wheel of deadlines. When the deadline strikes, the sweep
+ * answers with KL_TIMEOUT and marks the call as answered; what it waits for still comes, finds the
+ * mark, and the call ends without a second reply.
+ */
+#ifndef KL_RPC_CALL_H
+#define KL_RPC_CALL_H
+
+#include "server/rpc/dispatch.h"
+#include "server/rpc/wheel.h"
+#include "server/rpc/wire.h"
+
+#include <stdatomic.h>
+
+/* Something that is swapped while calls use it. */
+struct kl_shared {
+    atomic_size_t refs;
+    struct kl_auth *auth;
+    struct kl_keyring *ring;
+};
+void kl_shared_release(struct kl_shared *s); /* NULL is allowed */
+
+struct kl_work {
+    struct kl_call call; /* what the handler sees; first */
+    struct kl_dispatch *d;
+    struct kl_work *next; /* in the queue */
+    struct kl_due due;
+    bool answered; /* by the sweep */
+    bool internal; /* a step of another call of this node */
+    bool stopped;  /* no group and no peer may be touched any more */
+
+    struct kl_origin origin;
+    struct kl_buf packed; /* until it is unpacked */
+    uint64_t arrived_us, deadline_us;
+    bool write; /* for the counters */
+
+    struct kl_shared *auth, *ring;
+    struct kl_unpack envelope_memory, request_memory;
+    Kluis__V1__Call *envelope;
+    ProtobufCMessage *request;
+    struct kl_read read;
+
+    struct kl_group *hint; /* whose leader to name with NOT_LEADER */
+    bool cached;           /* the group comes from the cache of vault names */
+    unsigned replans;
+
+    /* What it waits for and what came of it. */
+    enum kl_status (*then)(struct kl_call *call, enum kl_status status, struct kl_bytes result,
+                           struct kl_plan *plan);
+    struct kl_proposal proposal;
+    enum kl_status outcome;
+    struct kl_buf result;
+};
+
+/* Names of vaults whose home group is known: an entry may be wrong once a vault was purged. */
+struct kl_vault_cache {
+    pthread_mutex_t lock;
+    struct {
+        char name[KL_VAULT_NAME_MAX + 1]; /* folded; "" is free */
+        uint16_t group;
+    } slots[KL_VAULT_CACHE_SLOTS];
+};
+
+/* A worker's turn: a scratch buffer, and connections whose replies are held back to leave together. */
+struct kl_runner {
+    struct kl_job job; /* first */
+    struct kl_dispatch *d;
+    struct kl_runner *next_idle;
+    struct kl_buf scratch;
+    struct {
+        void *arg;
+        void (*release)(void *arg);
+    } holds[KL_HOLDS_MAX];
+    size_t holds_n;
+    uint64_t held_us; /* since when the first is held */
+};
+
+struct kl_dispatch {
+    struct kl_dispatch_options o;
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* active or running went down */
+    /* under the lock */
+    struct kl_work *head;
+    struct kl_work **tail;
+    size_t queued;
+    size_t active;  /* calls that have not ended */
+    size_t running; /* turns of calls on workers */
+    uint64_t taken; /* calls taken from the queue so far */
+    bool draining;  /* no new calls */
+    bool stopped;   /* no group and no peer may be touched any more */
+    struct kl_wheel wheel;
+    struct kl_shared *auth, *ring;
+    struct kl_runner *idle;
+    unsigned busy; /* runners that are not idle */
+    bool sweeping; /* the sweep's timer is running */
+    bool ending;
+    struct kl_runner runners[KL_RUNNERS_MAX];
+
+    struct kl_vault_cache cache;
+    pthread_t sweeper;
+    int timer; /* timerfd */
+    atomic_uint_fast64_t calls, errors, refused, reads, writes;
+};
+
+static inline uint64_t kl_now_us(const struct kl_dispatch *d)
+{
+    return d->o.clock->mono_us(d->o.clock->ctx);
+}
+
+/* ---- dispatch.c ---- */
+
+/* As kl_dispatch_calls; internal calls pass a drain and the cap. */
+void kl_dispatch_admit(struct kl_dispatch *d, struct kl_buf *packed,
+                       const struct kl_origin *origins, size_t n, bool internal);
+/* The call begins to wait: its deadline is watched. Before what it waits for is asked. */
+void kl_work_park(struct kl_work *w);
+/* What it was to wait for could not be asked: the worker has it back. */
+void kl_work_unpark(struct kl_work *w);
+/* What it waited for has come: queue it. Any thread; the call must not be touched afterwards. */
+void kl_work_resume(struct kl_work *w);
+/* The call is over: no worker has it any more. */
+void kl_work_end(struct kl_work *w);
+
+/* ---- serve.c ---- */
+
+/* One turn of a call on a worker: until it has ended or waits for something. */
+void kl_serve(struct kl_runner *r, struct kl_work *w);
+/* Lets held replies go. */
+void kl_runner_flush(struct kl_runner *r);
+
+/* ---- find.c ---- */
+
+/* Finds the call's group: call.group, and w->hint for NOT_LEADER. fresh: do not ask the cache. */
+KL_MUST_USE enum kl_status kl_find_group(struct kl_work *w, bool fresh);
+void kl_vault_cache_init(struct kl_vault_cache *c);
+void kl_vault_cache_done(struct kl_vault_cache *c);
+
+/* ---- remote.c ---- */
+
+/* Parks the call and asks the leader of plan->group; moves plan->command. */
+void kl_remote_start(struct kl_work *w, struct kl_plan *plan);
+
+/* ---- reply.c ---- */
+
+struct kl_reply_facts {
+    enum kl_status status;
+    const char *field; /* NULL or "": none */
+    const char *limit;
+    bool hint; /* with the three below */
+    uint16_t group;
+    uint64_t leader_id;
+    const char *leader_address; /* NULL: not known */
+    uint64_t server_time_ms;
+};
+/* A packed Reply without payload, without any allocation; returns its length. */
+size_t kl_reply_pack_error(const struct kl_reply_facts *facts, uint8_t out[KL_REPLY_ERROR_MAX]);
+/* Appends a packed Reply with the response as its payload. */
+KL_MUST_USE enum kl_status kl_reply_pack_ok(uint64_t server_time_ms,
+                                            const ProtobufCMessage *response, struct kl_buf *out);
+
+#endif
