@@ -27,8 +27,8 @@ struct kl_finisher_options {
     unsigned claim_age_ms; /* a younger claim is still its creator's business; 0 = 5,000 */
     void *ctx;
     /*
-     * Calls "/kluis.v1.Internal/..." at the leader of a group, which may be this node. Called on the
-     * group's thread; must not block. KL_OK: done will be called exactly once, on any thread, soon or
+     * Calls "/kluis.v1.Internal/..." at the leader of a group, which may be this node. Called inside
+     * kl_finisher_tick(); must not block. KL_OK: done will be called exactly once, on any thread, soon or
      * late. Otherwise it will not be.
      */
     enum kl_status (*call)(void *ctx, uint16_t group, const char *method, struct kl_bytes request,
@@ -37,12 +37,11 @@ struct kl_finisher_options {
 
 KL_MUST_USE enum kl_status kl_finisher_new(const struct kl_finisher_options *options,
                                            struct kl_finisher **out);
-/* Call from the group's thread once per tick (cheap when it is not yet time). */
+/* Call often, from one thread at a time: cheap when it is not yet time. */
 void kl_finisher_tick(struct kl_finisher *f);
 /* Vaults finished or released by this node. [any] */
 uint64_t kl_finisher_finished(const struct kl_finisher *f);
-/* On the group's thread, or after the group is gone. A call or proposal under way may still come
- * back; the memory goes then. f may be NULL. */
+/* A call or proposal under way may still come back; the memory goes then. f may be NULL. */
 void kl_finisher_free(struct kl_finisher *f);
 
 #endif

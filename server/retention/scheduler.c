@@ -2,6 +2,7 @@
 
 #include "common/alloc.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 enum { PERIOD_MS = 1000 };
@@ -9,11 +10,13 @@ enum { PERIOD_MS = 1000 };
 struct kl_scheduler {
     struct kl_proposal proposal; /* one at a time */
     struct kl_scheduler_options options;
-    uint64_t look_us; /* monotonic: not before this */
-    bool under_way;
-    bool orphaned; /* freed while under way */
-    bool purging;  /* the proposal is a PurgeDue */
+    bool purging; /* the proposal is a PurgeDue */
     atomic_uint_least64_t purged;
+
+    pthread_mutex_t lock; /* guards what follows: proposals come back on the group's thread */
+    uint64_t look_us;     /* monotonic: not before this */
+    bool under_way;
+    unsigned refs; /* the owner, and the proposal under way */
 };
 
 static uint64_t now_us(const struct kl_scheduler *s)
@@ -21,11 +24,55 @@ static uint64_t now_us(const struct kl_scheduler *s)
     return s->options.clock->mono_us(s->options.clock->ctx);
 }
 
+static void drop(struct kl_scheduler *s)
+{
+    bool last;
+
+    (void)pthread_mutex_lock(&s->lock);
+    last = --s->refs == 0;
+    (void)pthread_mutex_unlock(&s->lock);
+    if (last) {
+        (void)pthread_mutex_destroy(&s->lock);
+        kl_free(s);
+    }
+}
+
+/* The next look: after ms, and after a period at the latest. */
 static void look_in(struct kl_scheduler *s, uint64_t ms)
 {
     uint64_t period = s->options.period_ms;
+    uint64_t at = now_us(s) + (ms < period ? ms : period) * 1000;
 
-    s->look_us = now_us(s) + (ms < period ? ms : period) * 1000;
+    (void)pthread_mutex_lock(&s->lock);
+    s->look_us = at;
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+static bool time_to_look(struct kl_scheduler *s)
+{
+    uint64_t now = now_us(s);
+    bool time;
+
+    (void)pthread_mutex_lock(&s->lock);
+    time = !s->under_way && now >= s->look_us;
+    (void)pthread_mutex_unlock(&s->lock);
+    return time;
+}
+
+static void begin(struct kl_scheduler *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    s->under_way = true;
+    s->refs++;
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+static void end(struct kl_scheduler *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    s->under_way = false;
+    (void)pthread_mutex_unlock(&s->lock);
+    drop(s);
 }
 
 /* How many items the proposal took away; 0 when it was refused. */
@@ -49,16 +96,13 @@ static void proposed(struct kl_proposal *p, enum kl_status status, uint64_t inde
     uint32_t count = status == KL_OK ? count_of(result) : 0;
 
     (void)index;
-    s->under_way = false;
     if (s->purging) {
         atomic_fetch_add(&s->purged, count);
     }
     /* Nothing done: the entry's time is behind our clock, or the disk is full. Not to be repeated at
      * every tick. */
     look_in(s, count != 0 ? 0 : UINT64_MAX);
-    if (s->orphaned) {
-        kl_free(s);
-    }
+    end(s);
 }
 
 static bool is_purge(struct kl_bytes command)
@@ -93,7 +137,7 @@ void kl_scheduler_tick(struct kl_scheduler *s)
     uint64_t next_ms = 0;
     enum kl_status st;
 
-    if (s->under_way || now_us(s) < s->look_us) {
+    if (!time_to_look(s)) {
         return;
     }
     look_in(s, UINT64_MAX);
@@ -112,11 +156,11 @@ void kl_scheduler_tick(struct kl_scheduler *s)
     }
     s->purging = is_purge(kl_buf_bytes(&command));
     s->proposal = (struct kl_proposal){.command = command, .done = proposed, .arg = s};
-    s->under_way = true;
+    begin(s);
     st = kl_group_propose(s->options.group, &s->proposal);
     if (st != KL_OK) { /* the queue is full: later */
-        s->under_way = false;
         kl_buf_wipe(&s->proposal.command);
+        end(s);
     }
 }
 
@@ -137,15 +181,15 @@ enum kl_status kl_scheduler_new(const struct kl_scheduler_options *options,
     if (s->options.period_ms == 0) {
         s->options.period_ms = PERIOD_MS;
     }
+    s->refs = 1;
+    (void)pthread_mutex_init(&s->lock, NULL);
     *out = s;
     return KL_OK;
 }
 
 void kl_scheduler_free(struct kl_scheduler *s)
 {
-    if (s != NULL && s->under_way) {
-        s->orphaned = true;
-    } else {
-        kl_free(s);
+    if (s != NULL) {
+        drop(s);
     }
 }

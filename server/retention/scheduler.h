@@ -3,7 +3,8 @@
  * collections. Owns no state that a new leader would need. Deadlines are checked again by apply, so
  * a wrong clock here costs a useless entry and nothing else.
  *
- * Single-threaded: all calls on the group's thread. (The vault workflows' finisher is finisher.h.)
+ * Calls come from one thread at a time, the group's or another. (The vault workflows' finisher is
+ * finisher.h.)
  */
 #ifndef KL_SCHEDULER_H
 #define KL_SCHEDULER_H
@@ -21,13 +22,13 @@ struct kl_scheduler_options {
 /* Starts looking; does nothing while this node does not lead the group. */
 KL_MUST_USE enum kl_status kl_scheduler_new(const struct kl_scheduler_options *options,
                                             struct kl_scheduler **out);
-/* Call from the group's thread once per tick (cheap when it is not yet time). Proposes at most one
+/* Call often, say once per tick: cheap when it is not yet time. Reads the store; proposes at most one
  * command at a time. */
 void kl_scheduler_tick(struct kl_scheduler *s);
 /* Items purged by this node's proposals. [any] */
 uint64_t kl_scheduler_purged(const struct kl_scheduler *s);
-/* On the group's thread, or after the group is gone. A proposal under way is left to its end: the
- * group calls it back before it is closed, and the memory goes then. s may be NULL. */
+/* A proposal under way is left to its end: the group calls it back before it is closed, and the
+ * memory goes then. s may be NULL. */
 void kl_scheduler_free(struct kl_scheduler *s);
 
 #endif
