@@ -44,21 +44,21 @@
 #define KL_REPLANS_MAX         8     /* plans of one call whose object kept changing */
 #define KL_WHEEL_SLOTS         1024  /* of the wheel of deadlines */
 #define KL_WHEEL_SLOT_US       8000
-#define KL_SWEEP_MS            10   /* how often deadlines are looked at */
-#define KL_SWEEP_BATCH_MAX     64   /* deadlines answered under one hold of the lock */
-#define KL_RUNNERS_MAX         64   /* workers that serve calls at the same time */
-#define KL_RUNNER_SHARE        4    /* calls that may wait per busy worker before another is woken */
-#define KL_HOLDS_MAX           32   /* connections whose replies a worker gathers */
-#define KL_HOLD_US             300  /* for so long at most */
-#define KL_VAULT_CACHE_SLOTS   1024 /* vault names whose home group is remembered */
-#define KL_REPLY_ERROR_MAX     1024 /* bytes of a packed Reply without payload */
+#define KL_SWEEP_MS            10  /* how often deadlines are looked at */
+#define KL_SWEEP_BATCH_MAX     64  /* deadlines answered under one hold of the lock */
+#define KL_RUNNERS_MAX         64  /* workers that serve calls at the same time */
+#define KL_RUNNER_SHARE        4   /* calls that may wait per busy worker before another is woken */
+#define KL_HOLDS_MAX           32  /* connections whose replies a worker gathers */
+#define KL_HOLD_US             300 /* for so long at most */
+#define KL_VAULT_CACHE_SLOTS   1024        /* vault names whose home group is remembered */
+#define KL_REPLY_ERROR_MAX     1024        /* bytes of a packed Reply without payload */
 #define KL_SCRATCH_KEEP_MAX    (1u << 20)  /* a worker keeps a reply buffer up to this size */
 #define KL_UNPACK_EXTRA        (32u << 10) /* memory for unpacking a message beyond twice its size */
-#define KL_RETRY_AFTER_MS      100  /* advice with EXHAUSTED */
-#define KL_RETRY_SOON_MS       50   /* advice with UNAVAILABLE */
+#define KL_RETRY_AFTER_MS      100         /* advice with EXHAUSTED */
+#define KL_RETRY_SOON_MS       50          /* advice with UNAVAILABLE */
 #define KL_PARTIAL_MAX         (1u << 30) /* bytes of unfinished messages of all client connections */
-#define KL_PARTIAL_PER_CONN    4    /* unfinished messages of one client connection */
-#define KL_BURST_MAX           64   /* calls handed to the dispatcher in one go */
+#define KL_PARTIAL_PER_CONN    4          /* unfinished messages of one client connection */
+#define KL_BURST_MAX           64         /* calls handed to the dispatcher in one go */
 
 /* Frames and connections. */
 #define KL_FRAME_BODY_MAX         (1u << 20)  /* one frame; longer messages are split */
@@ -76,12 +76,12 @@
 #define KL_REDIAL_MAX_MS          1000
 
 /* Connections between nodes. */
-#define KL_PEER_QUEUE_MAX  (8u << 20) /* bytes queued to a node; more Raft messages are dropped */
-#define KL_PEER_PING_MS    1000
-#define KL_PEER_SILENCE_MS 5000 /* nothing heard for so long closes */
-#define KL_PEER_PROBE_MS   2000 /* time to answer when another process claims the node id */
-#define KL_PEER_HELLO_MAX  4096 /* bytes of a greeting or a refusal */
-#define KL_PEER_STREAMS_MAX 16  /* messages of several frames that may be open at once */
+#define KL_PEER_QUEUE_MAX   (8u << 20) /* bytes queued to a node; more Raft messages are dropped */
+#define KL_PEER_PING_MS     1000
+#define KL_PEER_SILENCE_MS  5000 /* nothing heard for so long closes */
+#define KL_PEER_PROBE_MS    2000 /* time to answer when another process claims the node id */
+#define KL_PEER_HELLO_MAX   4096 /* bytes of a greeting or a refusal */
+#define KL_PEER_STREAMS_MAX 16   /* messages of several frames that may be open at once */
 
 /* Log entries and the state machine. */
 #define KL_COMMAND_MAX          (512u << 10) /* one packed command */

@@ -8,7 +8,6 @@
 #include "server/core/core.h"
 #include "server/core/keys.h"
 
-
 /* kl_pb_allocator that remembers a failure: an unpack that failed for want of memory is not one
  * that found corruption. */
 static void *noting_alloc(void *no_memory, size_t n)

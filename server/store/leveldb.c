@@ -24,8 +24,8 @@
 
 #include <assert.h>
 #include <leveldb/c.h>
-#include <poll.h>
 #include <pthread.h>
+#include <sys/select.h>
 
 enum state { READY, FULL, BROKEN };
 
@@ -129,8 +129,10 @@ static enum kl_status reopen(struct level *l)
 static bool drained(struct level *l)
 {
     for (int waited = 0; l->users != 0 && waited < KL_STORE_DRAIN_MS; waited += DRAIN_STEP_MS) {
+        struct timeval step = {.tv_usec = DRAIN_STEP_MS * 1000};
+
         (void)pthread_mutex_unlock(&l->lock);
-        (void)poll(NULL, 0, DRAIN_STEP_MS);
+        (void)select(0, NULL, NULL, NULL, &step);
         (void)pthread_mutex_lock(&l->lock);
     }
     return l->users == 0;
