@@ -166,10 +166,14 @@
 #define KL_CHANGES_QUEUED_MAX   16           /* membership changes and transfers waiting */
 #define KL_STREAM_CHUNK_BYTES   (128u << 10) /* a chunk of a state stream */
 #define KL_STREAM_CHUNK_PAIRS   4096
-#define KL_STREAM_CREDIT        16      /* chunks sent and not yet acknowledged */
-#define KL_STREAM_KEEP_MS       60000   /* a silent receiver keeps its snapshot pinned so long */
-#define KL_STREAM_RETRY_MS      1000    /* offers and requests are repeated */
-#define KL_STREAM_INSTALL_MS    5000    /* for the receiver to install what it has staged */
-#define KL_INSTALL_TIMEOUT_MS   3600000 /* raft's own timeout for it; the streams have theirs */
+#define KL_STREAM_CREDIT        16    /* chunks sent and not yet acknowledged */
+#define KL_STREAM_KEEP_MS       60000 /* a silent receiver keeps its snapshot pinned so long */
+#define KL_STREAM_RETRY_MS      1000  /* offers and requests are repeated */
+#define KL_STREAM_INSTALL_MS    5000  /* for the receiver to install what it has staged */
+#define KL_RAFT_TICK_MS         100   /* heartbeats and everything timed */
+#define KL_LETTERS_MAX          65536 /* messages of peers waiting for one group */
+#define KL_LETTER_BYTES_MAX     (64u << 20) /* what those may come to */
+#define KL_TASKS_MAX            65536       /* functions posted to one group */
+#define KL_INSTALL_TIMEOUT_MS   3600000     /* raft's own timeout for it; the streams have theirs */
 
 #endif

@@ -1,0 +1,127 @@
+/*
+ * The raft_io that libraft sees: somebody's storage (libraft's own on files, or the simulation's)
+ * with our network in place of its own, and a cover over every known fault of libraft 0.22.1.
+ *
+ * The wrapper replaces functions of the given struct raft_io in place; what they were is kept in
+ * `inner`. Rules that the library does not check (it is built without assertions) and this file
+ * keeps: send and append never fail, callbacks of sends come in a later turn, one buffer per
+ * raft_apply, lengths in multiples of 8, no message that libraft would answer by freeing twice.
+ */
+#ifndef KL_WIO_H
+#define KL_WIO_H
+
+#include "common/limits.h"
+#include "common/status.h"
+
+#include <raft.h>
+#include <stdint.h>
+
+/*
+ * The covers, by the number of the fault. All are on; only tests take some away, to show that the
+ * fault is still there and the cover is what stops it.
+ */
+enum kl_cover {
+    KL_COVER_SPLIT = 1 << 1,  /* N1: a CHANGE comes first in the AppendEntries it arrives in */
+    KL_COVER_SERIAL = 1 << 2, /* N2: InstallSnapshot waits for the local snapshot's put */
+    KL_COVER_FAULTS = 1 << 3, /* N3: a failed write ends the process */
+    KL_COVER_STAGED = 1 << 4, /* N4: InstallSnapshot only with its state staged; once per stream */
+    KL_COVER_TICK = 1 << 5,   /* N5: heartbeat timeout 1 ms, the real period for the tick */
+    KL_COVER_SINGLE = 1 << 6, /* N6: one buffer per raft_apply */
+    KL_COVER_META = 1 << 7,   /* N7: no rewriting of an unchanged term; own snapshot_get */
+    KL_COVER_ALIGN = 1 << 8,  /* N8: lengths are multiples of 8 */
+    KL_COVER_STUCK = 1 << 9,  /* N9: a log that is not being stored ends the process */
+    KL_COVER_BACKTRACK = 1 << 10, /* N10: a rejection steps back by many entries */
+    KL_COVER_ALL = (1 << 11) - 2
+};
+
+/* What to do with an InstallSnapshot that a peer sent. */
+enum kl_install { KL_INSTALL_DELIVER, KL_INSTALL_HOLD, KL_INSTALL_DROP };
+
+/* What the wrapper asks of the group. All are called on the group's thread. */
+struct kl_wio_owner {
+    void *ctx;
+    /* Raft's role may have changed and nothing has left this node yet: drop a lease that no longer
+     * holds. Called from inside raft; may only look. */
+    void (*before)(void *ctx);
+    /* Raft has digested an event. */
+    void (*after)(void *ctx);
+    /* Send to the peer m->server_id (AppendEntries, results, votes, TimeoutNow). */
+    void (*transmit)(void *ctx, const struct raft_message *m);
+    /* Raft wants the peer to install a snapshot: see to it that it gets the state first. */
+    void (*install_wanted)(void *ctx, const struct raft_message *m);
+    enum kl_install (*install_arrived)(void *ctx, const struct raft_install_snapshot *m);
+    /* Make everything applied durable, then call kl_wio_flushed(). */
+    void (*flush)(void *ctx);
+    /* There is something for kl_wio_turn() to do. */
+    void (*wake)(void *ctx);
+    /* This node cannot go on. May return (a simulation): the wrapper is dead then. */
+    void (*fatal)(void *ctx, const char *why);
+};
+
+/* The newest snapshot on disk, kept here so that getting it can neither block nor fail. */
+struct kl_wio_snapshot {
+    raft_index index; /* 0 = none */
+    raft_term term;
+    struct raft_configuration conf;
+    raft_index conf_index;
+    struct raft_buffer data;
+};
+
+struct kl_wio {
+    struct raft_io *io;
+    struct raft *raft;
+    struct raft_io inner; /* the functions that were replaced */
+    struct kl_wio_owner owner;
+    unsigned covers; /* enum kl_cover; changed by tests only */
+    unsigned tick_ms;
+    bool started, closing, dead;
+
+    raft_io_tick_cb tick_cb;
+    raft_io_recv_cb recv_cb;
+    raft_io_close_cb close_cb;
+
+    struct raft_io_send **sends; /* sent; their callbacks come with the next turn */
+    size_t sends_n, sends_cap;
+    struct raft_io_snapshot_get *gets[KL_WIO_GETS_MAX];
+    size_t gets_n;
+
+    struct kl_wio_snapshot newest, putting;
+    struct {
+        bool busy;  /* raft waits for the callback */
+        bool inner; /* handed to the storage */
+        unsigned trailing;
+        const struct raft_snapshot *snapshot; /* raft's, valid while busy */
+        struct raft_io_snapshot_put *req;
+        raft_io_snapshot_put_cb cb;
+        struct raft_io_snapshot_put sub;
+    } put;
+    struct raft_message held; /* an InstallSnapshot that waits; type 0 = none */
+
+    unsigned appends; /* in the storage's hands */
+    raft_term disk_term;
+    raft_term first_term; /* as loaded at the start */
+    raft_id first_vote;
+    uint64_t n_split, n_held, n_term_kept; /* how often a cover did something */
+};
+
+/* Replaces the functions of `io`. raft_init() must have been called with it. */
+void kl_wio_init(struct kl_wio *w, struct raft_io *io, struct raft *raft,
+                 const struct kl_wio_owner *owner, unsigned tick_ms);
+/* After raft_close() has called back. */
+void kl_wio_done(struct kl_wio *w);
+
+/* Gives raft a message of a peer. Takes the message's memory in every case. */
+void kl_wio_receive(struct kl_wio *w, struct raft_message *m);
+/* Callbacks that may not be called at once, and what had to wait. */
+void kl_wio_turn(struct kl_wio *w);
+/* The answer to owner.flush. */
+void kl_wio_flushed(struct kl_wio *w);
+/* raft_apply with one aligned buffer. Takes the buffer's memory only when it returns 0. */
+int kl_wio_submit(struct kl_wio *w, struct raft_apply *req, const struct raft_buffer *bufs,
+                  unsigned n);
+/* Makes raft give up leadership by showing it a higher term. */
+void kl_wio_step_down(struct kl_wio *w);
+/* The process cannot go on: tells the owner once. */
+void kl_wio_fatal(struct kl_wio *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif
