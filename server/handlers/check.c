@@ -10,7 +10,7 @@ enum kl_status kl_call_field(struct kl_call *call, enum kl_status status, const 
     return status;
 }
 
-enum kl_status kl_check_object(struct kl_call *call, const char *vault, const char *name)
+enum kl_status kl_field_object(struct kl_call *call, const char *vault, const char *name)
 {
     const char *limit = NULL;
     enum kl_status st = kl_object_name_check(name, &limit);
@@ -23,7 +23,7 @@ enum kl_status kl_check_object(struct kl_call *call, const char *vault, const ch
     return KL_OK;
 }
 
-enum kl_status kl_check_version(struct kl_call *call, const char *version, uint8_t id[KL_ID_LEN],
+enum kl_status kl_field_version(struct kl_call *call, const char *version, uint8_t id[KL_ID_LEN],
                                 bool *given)
 {
     *given = version[0] != 0;
@@ -34,7 +34,7 @@ enum kl_status kl_check_version(struct kl_call *call, const char *version, uint8
     return KL_OK;
 }
 
-enum kl_status kl_check_content_type(struct kl_call *call, const char *text)
+enum kl_status kl_field_content_type(struct kl_call *call, const char *text)
 {
     enum kl_status st = kl_text_check(text, KL_CONTENT_TYPE_MAX);
 
@@ -43,7 +43,7 @@ enum kl_status kl_check_content_type(struct kl_call *call, const char *text)
                                        "at most 255 bytes of UTF-8 without control characters");
 }
 
-enum kl_status kl_check_times(struct kl_call *call, uint64_t not_before_s, uint64_t expires_s)
+enum kl_status kl_field_times(struct kl_call *call, uint64_t not_before_s, uint64_t expires_s)
 {
     const uint64_t year_9999_s = 253402300799u;
 
@@ -78,7 +78,7 @@ static enum kl_status check_tag(struct kl_call *call, const Kluis__V1__Tag *tag)
                                        "at most 256 bytes of UTF-8 without control characters");
 }
 
-enum kl_status kl_check_tags(struct kl_call *call, size_t n, Kluis__V1__Tag *const *tags)
+enum kl_status kl_field_tags(struct kl_call *call, size_t n, Kluis__V1__Tag *const *tags)
 {
     if (n > KL_TAGS_MAX) {
         return kl_call_field(call, KL_INVALID_ARGUMENT, "tags", "at most 15 tags");
@@ -98,7 +98,7 @@ enum kl_status kl_check_tags(struct kl_call *call, size_t n, Kluis__V1__Tag *con
     return KL_OK;
 }
 
-enum kl_status kl_check_page_size(struct kl_call *call, uint32_t asked, size_t *size)
+enum kl_status kl_field_page_size(struct kl_call *call, uint32_t asked, size_t *size)
 {
     if (asked > KL_PAGE_MAX) {
         return kl_call_field(call, KL_INVALID_ARGUMENT, "page_size", "1 to 100; 0 means 25");

@@ -51,18 +51,18 @@ KL_PLANS(KL_PLAN_DECLARE)
 /* ---- checks: KL_OK, or the status with call->field and call->limit noted ---- */
 
 /* An object's name; notes "vault/name" as the call's subject. */
-KL_MUST_USE enum kl_status kl_check_object(struct kl_call *call, const char *vault,
+KL_MUST_USE enum kl_status kl_field_object(struct kl_call *call, const char *vault,
                                            const char *name);
 /* 32 hex digits into id, or empty (*given false). */
-KL_MUST_USE enum kl_status kl_check_version(struct kl_call *call, const char *version,
+KL_MUST_USE enum kl_status kl_field_version(struct kl_call *call, const char *version,
                                             uint8_t id[KL_ID_LEN], bool *given);
-KL_MUST_USE enum kl_status kl_check_content_type(struct kl_call *call, const char *text);
-KL_MUST_USE enum kl_status kl_check_times(struct kl_call *call, uint64_t not_before_s,
+KL_MUST_USE enum kl_status kl_field_content_type(struct kl_call *call, const char *text);
+KL_MUST_USE enum kl_status kl_field_times(struct kl_call *call, uint64_t not_before_s,
                                           uint64_t expires_s);
-KL_MUST_USE enum kl_status kl_check_tags(struct kl_call *call, size_t n,
+KL_MUST_USE enum kl_status kl_field_tags(struct kl_call *call, size_t n,
                                          Kluis__V1__Tag *const *tags);
 /* The page size to use: the default for 0. */
-KL_MUST_USE enum kl_status kl_check_page_size(struct kl_call *call, uint32_t asked, size_t *size);
+KL_MUST_USE enum kl_status kl_field_page_size(struct kl_call *call, uint32_t asked, size_t *size);
 
 /* ---- commands ---- */
 
@@ -71,7 +71,7 @@ struct kl_tag_list {
     Kluis__Store__Tag tags[KL_TAGS_MAX];
     Kluis__Store__Tag *ptrs[KL_TAGS_MAX];
 };
-/* n was checked by kl_check_tags. */
+/* n was checked by kl_field_tags. */
 void kl_tag_list_fill(struct kl_tag_list *list, size_t n, Kluis__V1__Tag *const *tags);
 
 typedef enum kl_status (*kl_then_fn)(struct kl_call *call, enum kl_status status,

@@ -81,11 +81,11 @@ enum kl_status kl_plan_secret_get(struct kl_call *call, struct kl_plan *plan)
     Kluis__Store__VersionRecord *version = NULL;
     uint8_t id[KL_ID_LEN];
     bool given;
-    enum kl_status st = kl_check_object(call, req->vault, req->name);
+    enum kl_status st = kl_field_object(call, req->vault, req->name);
 
     plan->step = KL_STEP_REPLY;
     if (st == KL_OK) {
-        st = kl_check_version(call, req->version, id, &given);
+        st = kl_field_version(call, req->version, id, &given);
     }
     if (st != KL_OK) {
         return st;
@@ -135,7 +135,7 @@ enum kl_status kl_plan_secret_get_deleted(struct kl_call *call, struct kl_plan *
     Kluis__Store__VaultRecord *vault = NULL;
     Kluis__Store__ObjectRecord *object = NULL;
     Kluis__V1__Secret *secret = NULL;
-    enum kl_status st = kl_check_object(call, req->vault, req->name);
+    enum kl_status st = kl_field_object(call, req->vault, req->name);
 
     plan->step = KL_STEP_REPLY;
     if (st == KL_OK) {
@@ -233,7 +233,7 @@ enum kl_status kl_next_page(struct kl_call *call, struct kl_bytes owner, struct 
     return st == KL_OK ? kl_pb_string(out, text) : st;
 }
 
-enum kl_status kl_check_page_token(struct kl_call *call, struct kl_bytes owner, const char *token,
+enum kl_status kl_field_page_token(struct kl_call *call, struct kl_bytes owner, const char *token,
                                    struct kl_page *out)
 {
     enum kl_status st = kl_page_read(call->route->method, owner, token, out);
@@ -249,7 +249,7 @@ static enum kl_status list(struct kl_call *call, const char *vault_name, uint32_
     Kluis__Store__VaultRecord *vault = NULL;
     struct object_page p = {.st = KL_OK};
     struct kl_page from;
-    enum kl_status st = kl_check_page_size(call, page_size, &p.size);
+    enum kl_status st = kl_field_page_size(call, page_size, &p.size);
 
     if (st == KL_OK) {
         st = kl_read_vault(call, vault_name, KL_WANT_LIVE, &vault);
@@ -257,7 +257,7 @@ static enum kl_status list(struct kl_call *call, const char *vault_name, uint32_
     if (st != KL_OK) {
         return st;
     }
-    st = kl_check_page_token(call, kl_pb_view(vault->vault_id), token, &from);
+    st = kl_field_page_token(call, kl_pb_view(vault->vault_id), token, &from);
     if (st != KL_OK) {
         goto out;
     }
@@ -358,7 +358,7 @@ static enum kl_status list_versions(struct kl_call *call,
         .facts = &facts, .vault = vault->name, .name = req->name, .size = size, .st = KL_OK};
     struct kl_page from;
     enum kl_status st =
-        kl_check_page_token(call, kl_pb_view(object->object_id), req->page_token, &from);
+        kl_field_page_token(call, kl_pb_view(object->object_id), req->page_token, &from);
 
     if (st != KL_OK) {
         return st;
@@ -391,11 +391,11 @@ enum kl_status kl_plan_secret_list_versions(struct kl_call *call, struct kl_plan
     Kluis__Store__VaultRecord *vault = NULL;
     Kluis__Store__ObjectRecord *object = NULL;
     size_t size = 0;
-    enum kl_status st = kl_check_object(call, req->vault, req->name);
+    enum kl_status st = kl_field_object(call, req->vault, req->name);
 
     plan->step = KL_STEP_REPLY;
     if (st == KL_OK) {
-        st = kl_check_page_size(call, req->page_size, &size);
+        st = kl_field_page_size(call, req->page_size, &size);
     }
     if (st == KL_OK) {
         st = kl_read_vault(call, req->vault, KL_WANT_LIVE, &vault);

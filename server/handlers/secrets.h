@@ -22,7 +22,7 @@ struct kl_vault_facts kl_facts_of(const Kluis__Store__VaultRecord *vault);
 
 KL_MUST_USE enum kl_status kl_next_page(struct kl_call *call, struct kl_bytes owner,
                                         struct kl_bytes after, char **out);
-KL_MUST_USE enum kl_status kl_check_page_token(struct kl_call *call, struct kl_bytes owner,
+KL_MUST_USE enum kl_status kl_field_page_token(struct kl_call *call, struct kl_bytes owner,
                                                const char *token, struct kl_page *out);
 
 /* Facts of the vault as the plan saw them, kept in call->state for the reply. */

@@ -130,7 +130,7 @@ enum kl_status kl_plan_secret_backup(struct kl_call *call, struct kl_plan *plan)
     Kluis__Store__VaultRecord *vault = NULL;
     Kluis__Store__ObjectRecord *object = NULL;
     struct backup b = {.call = call, .plain = KL_BUF(KL_SECRET_VALUE_MAX), .st = KL_OK};
-    enum kl_status st = kl_check_object(call, req->vault, req->name);
+    enum kl_status st = kl_field_object(call, req->vault, req->name);
 
     plan->step = KL_STEP_REPLY;
     if (st == KL_OK) {
@@ -367,7 +367,7 @@ static enum kl_status open_blob(struct kl_call *call, struct restore *state,
     if (st != KL_OK || head->version_count == 0 || head->version_count > KL_VERSIONS_MAX) {
         return kl_call_field(call, KL_BLOB_MALFORMED, "blob", "a name and versions within limits");
     }
-    return kl_check_object(call, req->vault, head->name);
+    return kl_field_object(call, req->vault, head->name);
 }
 
 /* The name must be free; the last command checks that again. */

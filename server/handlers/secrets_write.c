@@ -76,18 +76,18 @@ static enum kl_status set_done(struct kl_call *call, enum kl_status status, stru
 
 static enum kl_status check_set(struct kl_call *call, const Kluis__V1__SecretSetRequest *req)
 {
-    enum kl_status st = kl_check_object(call, req->vault, req->name);
+    enum kl_status st = kl_field_object(call, req->vault, req->name);
 
     if (st == KL_OK && req->value.len > KL_SECRET_VALUE_MAX) {
         st = kl_call_field(call, KL_TOO_LARGE, "value", "at most 25600 bytes");
     }
     if (st == KL_OK) {
-        st = kl_check_content_type(call, req->content_type);
+        st = kl_field_content_type(call, req->content_type);
     }
     if (st == KL_OK) {
-        st = kl_check_tags(call, req->n_tags, req->tags);
+        st = kl_field_tags(call, req->n_tags, req->tags);
     }
-    return st == KL_OK ? kl_check_times(call, req->not_before_s, req->expires_s) : st;
+    return st == KL_OK ? kl_field_times(call, req->not_before_s, req->expires_s) : st;
 }
 
 /* What a set is sealed under. */
@@ -229,21 +229,21 @@ static enum kl_status update_done(struct kl_call *call, enum kl_status status,
 static enum kl_status check_update(struct kl_call *call, const Kluis__V1__SecretUpdateRequest *req,
                                    uint8_t version[KL_ID_LEN], bool *given)
 {
-    enum kl_status st = kl_check_object(call, req->vault, req->name);
+    enum kl_status st = kl_field_object(call, req->vault, req->name);
 
     if (st == KL_OK) {
-        st = kl_check_version(call, req->version, version, given);
+        st = kl_field_version(call, req->version, version, given);
     }
     if (st == KL_OK) {
-        st = kl_check_content_type(call, req->content_type);
+        st = kl_field_content_type(call, req->content_type);
     }
     if (st == KL_OK) {
-        st = kl_check_tags(call, req->n_tags, req->tags);
+        st = kl_field_tags(call, req->n_tags, req->tags);
     }
     if (st == KL_OK && !req->set_tags && req->n_tags != 0) {
         st = kl_call_field(call, KL_INVALID_ARGUMENT, "tags", "only together with set_tags");
     }
-    return st == KL_OK ? kl_check_times(call, req->not_before_s, req->expires_s) : st;
+    return st == KL_OK ? kl_field_times(call, req->not_before_s, req->expires_s) : st;
 }
 
 enum kl_status kl_plan_secret_update(struct kl_call *call, struct kl_plan *plan)
@@ -298,7 +298,7 @@ enum kl_status kl_plan_secret_delete(struct kl_call *call, struct kl_plan *plan)
     const Kluis__V1__SecretDeleteRequest *req = (const void *)call->request;
     Kluis__Log__Command command = KLUIS__LOG__COMMAND__INIT;
     Kluis__Log__ObjectDelete op = KLUIS__LOG__OBJECT_DELETE__INIT;
-    enum kl_status st = kl_check_object(call, req->vault, req->name);
+    enum kl_status st = kl_field_object(call, req->vault, req->name);
 
     if (st == KL_OK) {
         st = kl_note_facts(call, req->vault);
@@ -327,7 +327,7 @@ enum kl_status kl_plan_secret_recover(struct kl_call *call, struct kl_plan *plan
     const Kluis__V1__SecretRecoverRequest *req = (const void *)call->request;
     Kluis__Log__Command command = KLUIS__LOG__COMMAND__INIT;
     Kluis__Log__ObjectRecover op = KLUIS__LOG__OBJECT_RECOVER__INIT;
-    enum kl_status st = kl_check_object(call, req->vault, req->name);
+    enum kl_status st = kl_field_object(call, req->vault, req->name);
 
     if (st == KL_OK) {
         st = kl_note_facts(call, req->vault);
@@ -362,7 +362,7 @@ enum kl_status kl_plan_secret_purge(struct kl_call *call, struct kl_plan *plan)
     const Kluis__V1__SecretPurgeRequest *req = (const void *)call->request;
     Kluis__Log__Command command = KLUIS__LOG__COMMAND__INIT;
     Kluis__Log__ObjectPurge op = KLUIS__LOG__OBJECT_PURGE__INIT;
-    enum kl_status st = kl_check_object(call, req->vault, req->name);
+    enum kl_status st = kl_field_object(call, req->vault, req->name);
 
     if (st != KL_OK) {
         return st;

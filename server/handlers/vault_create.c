@@ -253,7 +253,7 @@ static enum kl_status fill_record(struct kl_call *call, Kluis__Store__VaultRecor
     if (st != KL_OK) {
         return kl_call_field(call, st, "retention_days", limit);
     }
-    st = kl_check_tags(call, req->n_tags, req->tags);
+    st = kl_field_tags(call, req->n_tags, req->tags);
     if (st != KL_OK) {
         return st;
     }

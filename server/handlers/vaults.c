@@ -91,7 +91,7 @@ static enum kl_status list(struct kl_call *call, uint32_t page_size, const char 
 {
     struct vault_page p = {.st = KL_OK};
     struct kl_page from;
-    enum kl_status st = kl_check_page_size(call, page_size, &p.size);
+    enum kl_status st = kl_field_page_size(call, page_size, &p.size);
 
     if (st == KL_OK) {
         st = kl_page_read(call->route->method, kl_bytes_of(NULL, 0), token, &from);
@@ -196,7 +196,7 @@ enum kl_status kl_plan_vault_update(struct kl_call *call, struct kl_plan *plan)
     Kluis__Log__Command command = KLUIS__LOG__COMMAND__INIT;
     Kluis__Log__VaultUpdate update = KLUIS__LOG__VAULT_UPDATE__INIT;
     struct kl_tag_list tags;
-    enum kl_status st = kl_check_tags(call, req->n_tags, req->tags);
+    enum kl_status st = kl_field_tags(call, req->n_tags, req->tags);
 
     if (st == KL_OK && !req->set_tags && req->n_tags != 0) {
         st = kl_call_field(call, KL_INVALID_ARGUMENT, "tags", "only together with set_tags");

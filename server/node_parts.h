@@ -1,0 +1,77 @@
+/*
+ * What node.c and steward.c share: the parts of a running node.
+ */
+#ifndef KL_NODE_PARTS_H
+#define KL_NODE_PARTS_H
+
+#include "server/crypto/keyring.h"
+#include "server/datadir.h"
+#include "server/node.h"
+#include "server/raft/host_uv.h"
+#include "server/raft/peers.h"
+#include "server/retention/finisher.h"
+#include "server/retention/scheduler.h"
+#include "server/rpc/dispatch.h"
+#include "server/rpc/rpc_server.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* What is known of another node's data directory; guarded by kl_node.peers_lock. */
+struct kl_peer_seen {
+    uint8_t uuid[KL_ID_LEN]; /* as greeted last */
+    bool greeted;
+    bool verified; /* equal to the registered one, or none is registered yet */
+};
+
+struct kl_steward;
+
+struct kl_node {
+    struct kl_config config;
+    struct kl_datadir data;
+    struct kl_net *net;
+    struct kl_tls *client_tls;
+    struct kl_tls *peer_tls;
+    struct kl_peers *peers;
+    struct kl_pool *pool;
+    struct kl_audit *audit;
+    struct kl_dispatch *dispatch;
+    struct kl_rpc_server *rpc;
+    struct kl_seal *seal;
+    struct kl_steward *steward;
+    struct kl_node_view view;
+    struct kl_node_info infos[KL_NODES_MAX];
+    const char *locations[KL_NODES_MAX];
+    size_t locations_n;
+    uint16_t groups[KL_NODES_MAX + 1]; /* [0] is the directory */
+    size_t groups_n;
+    _Atomic(struct kl_host_uv *) hosts[KL_NODES_MAX + 1]; /* as groups[] */
+    pthread_mutex_t peers_lock;
+    struct kl_peer_seen seen[KL_NODES_MAX]; /* as config.nodes[] */
+    atomic_bool unsealed;
+    atomic_bool stopping;
+};
+
+/* Group id -> running host, or NULL. Any thread. */
+struct kl_host_uv *kl_node_host(struct kl_node *node, uint16_t group);
+/* A finisher for one group that calls other nodes through this node's dispatcher. */
+KL_MUST_USE enum kl_status kl_node_finisher_new(struct kl_node *node, uint16_t group,
+                                                struct kl_finisher **out);
+/* Position of a node id in config.nodes, or -1. */
+int kl_node_position(const struct kl_node *node, uint64_t node_id);
+
+/*
+ * The steward: a thread that does what the node owes the cluster besides serving calls. As leader
+ * of a group: writes its first record, registers data directories, makes the keyring, replaces
+ * members, runs the retention scheduler and the finisher. Everywhere: opens the keyring.
+ */
+KL_MUST_USE enum kl_status kl_steward_start(struct kl_node *node, struct kl_steward **out);
+/* Ends the thread. Its proposals may still come back: free it after the groups have closed. */
+void kl_steward_stop(struct kl_steward *steward);
+void kl_steward_free(struct kl_steward *steward); /* NULL is allowed */
+/* Directory leader: accept the data directory that node_id greeted with last. */
+void kl_steward_replace(struct kl_steward *steward, uint64_t node_id, kl_group_done_fn done,
+                        void *arg);
+uint64_t kl_steward_purged(const struct kl_steward *steward);
+
+#endif

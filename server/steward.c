@@ -1,0 +1,555 @@
+#include "server/node_parts.h"
+
+#include "common/alloc.h"
+#include "common/names.h"
+#include "server/runtime/log.h"
+
+#include <raft.h>
+
+#include <assert.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    PERIOD_MS = 100,        /* how often the steward looks */
+    SCHEDULER_MS = 1000,    /* how often it looks for due purges */
+    SCHEDULER_TEST_MS = 50, /* … in test clusters */
+    CATCH_UP_ENTRIES = 256, /* a standby this close behind becomes a voter */
+};
+
+/* A proposal of the steward's own; one per group is under way at most. */
+struct errand {
+    struct kl_proposal p; /* first */
+    struct kl_steward *steward;
+    atomic_bool busy;
+    kl_group_done_fn done; /* may be NULL */
+    void *done_arg;
+};
+
+struct group_work {
+    uint16_t id;
+    struct errand errand;
+    struct kl_scheduler *scheduler;
+    struct kl_finisher *finisher;
+    atomic_bool changing; /* a membership change is under way */
+};
+
+struct kl_steward {
+    struct kl_node *node;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool stop;
+    /* A replacement somebody asked for; guarded by lock. */
+    uint64_t replace_node;
+    kl_group_done_fn replace_done;
+    void *replace_arg;
+    struct group_work *groups;
+    size_t groups_n;
+};
+
+/* ---- proposing ---- */
+
+static void errand_done(struct kl_proposal *p, enum kl_status status, uint64_t index,
+                        struct kl_bytes result)
+{
+    struct errand *e = (struct errand *)(void *)p;
+    kl_group_done_fn done = e->done;
+    void *arg = e->done_arg;
+
+    (void)index;
+    if (status == KL_OK) {
+        Kluis__Log__CommandResult *r =
+            kluis__log__command_result__unpack(&kl_pb_allocator, result.len, result.ptr);
+
+        status = r == NULL ? KL_NO_MEMORY : (enum kl_status)r->status;
+        kl_pb_wipe_free((ProtobufCMessage *)r, &kl_pb_allocator);
+    }
+    e->done = NULL;
+    atomic_store(&e->busy, false);
+    if (done != NULL) {
+        done(arg, status);
+    }
+}
+
+/* Proposes a command unless the last one is still under way; done may be NULL. */
+static bool propose(struct kl_steward *s, struct group_work *w, const Kluis__Log__Command *command,
+                    kl_group_done_fn done, void *arg)
+{
+    struct kl_host_uv *host = kl_node_host(s->node, w->id);
+    struct errand *e = &w->errand;
+    size_t size = kluis__log__command__get_packed_size(command);
+    uint8_t *out = NULL;
+
+    if (host == NULL || atomic_exchange(&e->busy, true)) {
+        return false;
+    }
+    e->p = (struct kl_proposal){.command = KL_BUF(KL_COMMAND_MAX), .done = errand_done};
+    e->done = done;
+    e->done_arg = arg;
+    if (kl_buf_grow(&e->p.command, size, &out) != KL_OK) {
+        atomic_store(&e->busy, false);
+        return false;
+    }
+    (void)kluis__log__command__pack(command, out);
+    if (kl_group_propose(kl_host_uv_group(host), &e->p) != KL_OK) {
+        kl_buf_wipe(&e->p.command);
+        atomic_store(&e->busy, false);
+        return false;
+    }
+    return true;
+}
+
+/* ---- first records ---- */
+
+static void propose_init(struct kl_steward *s, struct group_work *w)
+{
+    Kluis__Log__Command command = KLUIS__LOG__COMMAND__INIT;
+    Kluis__Log__GroupInit init = KLUIS__LOG__GROUP_INIT__INIT;
+    Kluis__Store__GroupRecord record = KLUIS__STORE__GROUP_RECORD__INIT;
+    uint8_t id[KL_ID_LEN];
+
+    if (kl_real_entropy.fill(kl_real_entropy.ctx, id, sizeof id) != KL_OK) {
+        return;
+    }
+    record.cluster_id = (ProtobufCBinaryData){sizeof id, id};
+    record.geography = s->node->config.geography;
+    record.day_ms = s->node->config.day_ms;
+    init.group = &record;
+    command.op_case = KLUIS__LOG__COMMAND__OP_GROUP_INIT;
+    command.group_init = &init;
+    if (propose(s, w, &command, NULL, NULL)) {
+        kl_log(KL_LOG_INFO, "steward", "new group group=%u day_ms=%llu", (unsigned)w->id,
+               (unsigned long long)record.day_ms);
+    }
+}
+
+/* The geography's backup root shared by several clusters, when a file is configured. */
+static bool geography_key(const struct kl_config *config, uint8_t key[KL_KEY_LEN], bool *given)
+{
+    char text[2 * KL_KEY_LEN + 2] = {0};
+    ssize_t n;
+    int fd;
+    bool ok;
+
+    *given = config->geography_key_file[0] != 0;
+    if (!*given) {
+        return true;
+    }
+    fd = open(config->geography_key_file, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        kl_log(KL_LOG_ERROR, "steward", "cannot read geography_key_file=%s",
+               config->geography_key_file);
+        return false;
+    }
+    n = read(fd, text, sizeof text - 1);
+    (void)close(fd);
+    if (n > 0 && text[n - 1] == '\n') {
+        text[n - 1] = 0;
+    }
+    ok = kl_hex_decode(text, key, KL_KEY_LEN) == KL_OK;
+    kl_wipe(text, sizeof text);
+    if (!ok) {
+        kl_log(KL_LOG_ERROR, "steward", "geography_key_file=%s must hold 64 hex digits",
+               config->geography_key_file);
+    }
+    return ok;
+}
+
+static void propose_keyring(struct kl_steward *s, struct group_work *w)
+{
+    Kluis__Log__Command command = KLUIS__LOG__COMMAND__INIT;
+    Kluis__Log__KeyringPut put = KLUIS__LOG__KEYRING_PUT__INIT;
+    Kluis__Store__KeyringRecord *record = NULL;
+    uint8_t key[KL_KEY_LEN] = {0};
+    bool given = false;
+
+    if (!geography_key(&s->node->config, key, &given)) {
+        goto out;
+    }
+    if (kl_keyring_create(s->node->seal, &kl_real_entropy, given ? key : NULL,
+                          kl_real_clock.wall_ms(kl_real_clock.ctx), &record) != KL_OK) {
+        kl_log(KL_LOG_ERROR, "steward", "cannot make the keyring");
+        goto out;
+    }
+    put.keyring = record;
+    command.op_case = KLUIS__LOG__COMMAND__OP_KEYRING_PUT;
+    command.keyring_put = &put;
+    if (propose(s, w, &command, NULL, NULL)) {
+        kl_log(KL_LOG_INFO, "steward", "new keyring proposed");
+    }
+out:
+    kl_wipe(key, sizeof key);
+    kl_pb_wipe_free((ProtobufCMessage *)record, &kl_pb_allocator);
+}
+
+static void open_keyring(struct kl_steward *s, const Kluis__Store__KeyringRecord *record)
+{
+    struct kl_keyring *ring = NULL;
+    enum kl_status st = kl_keyring_open(s->node->seal, &kl_real_entropy, record, &ring);
+
+    if (st != KL_OK) {
+        kl_log(KL_LOG_ERROR, "steward",
+               "the seal file does not open this cluster's keyring: the node stays sealed seal=%s",
+               s->node->config.seal_file);
+        return;
+    }
+    kl_dispatch_set_keyring(s->node->dispatch, ring);
+    atomic_store(&s->node->unsealed, true);
+    kl_log(KL_LOG_INFO, "steward", "unsealed roots=%zu", record->n_roots);
+}
+
+static void propose_register(struct kl_steward *s, struct group_work *w, uint64_t node_id,
+                             const uint8_t uuid[KL_ID_LEN], bool replace, kl_group_done_fn done,
+                             void *arg)
+{
+    Kluis__Log__Command command = KLUIS__LOG__COMMAND__INIT;
+    Kluis__Log__NodeRegister reg = KLUIS__LOG__NODE_REGISTER__INIT;
+    uint8_t copy[KL_ID_LEN];
+
+    memcpy(copy, uuid, sizeof copy);
+    reg.node_id = node_id;
+    reg.data_uuid = (ProtobufCBinaryData){sizeof copy, copy};
+    reg.replace = replace;
+    command.op_case = KLUIS__LOG__COMMAND__OP_NODE_REGISTER;
+    command.node_register = &reg;
+    if (propose(s, w, &command, done, arg)) {
+        kl_log(KL_LOG_INFO, "steward", "data directory registered node=%llu replace=%d",
+               (unsigned long long)node_id, replace);
+    } else if (done != NULL) {
+        done(arg, KL_UNAVAILABLE);
+    }
+}
+
+/* Directory leader: the first data directory each node greets with becomes the registered one. */
+static void register_nodes(struct kl_steward *s, struct group_work *w, const struct kl_view *view)
+{
+    struct kl_node *node = s->node;
+
+    for (size_t i = 0; i < node->config.nodes_n; i++) {
+        uint64_t id = node->config.nodes[i].id;
+        Kluis__Store__NodeRecord *record = NULL;
+        struct kl_peer_seen seen;
+
+        (void)pthread_mutex_lock(&node->peers_lock);
+        seen = node->seen[i];
+        (void)pthread_mutex_unlock(&node->peers_lock);
+        if (id == node->view.node_id) {
+            memcpy(seen.uuid, node->data.uuid, KL_ID_LEN);
+            seen.greeted = true;
+        }
+        if (seen.greeted && kl_core_node(view, id, &record) == KL_NOT_FOUND) {
+            propose_register(s, w, id, seen.uuid, false, NULL, NULL);
+            return; /* one at a time */
+        }
+        kl_pb_wipe_free((ProtobufCMessage *)record, &kl_pb_allocator);
+    }
+}
+
+/* ---- replacing a node ---- */
+
+void kl_steward_replace(struct kl_steward *s, uint64_t node_id, kl_group_done_fn done, void *arg)
+{
+    bool taken = false;
+
+    (void)pthread_mutex_lock(&s->lock);
+    if (s->replace_node == 0 && !s->stop) {
+        s->replace_node = node_id;
+        s->replace_done = done;
+        s->replace_arg = arg;
+        taken = true;
+        (void)pthread_cond_signal(&s->wake);
+    }
+    (void)pthread_mutex_unlock(&s->lock);
+    if (!taken) {
+        done(arg, KL_EXHAUSTED);
+    }
+}
+
+static void serve_replace(struct kl_steward *s, struct group_work *directory, bool leads)
+{
+    struct kl_node *node = s->node;
+    struct kl_peer_seen seen = {.greeted = false};
+    kl_group_done_fn done;
+    uint64_t id;
+    void *arg;
+    int i;
+
+    (void)pthread_mutex_lock(&s->lock);
+    id = s->replace_node;
+    done = s->replace_done;
+    arg = s->replace_arg;
+    s->replace_node = 0;
+    (void)pthread_mutex_unlock(&s->lock);
+    if (id == 0) {
+        return;
+    }
+    i = kl_node_position(node, id);
+    if (i >= 0) {
+        (void)pthread_mutex_lock(&node->peers_lock);
+        seen = node->seen[i];
+        (void)pthread_mutex_unlock(&node->peers_lock);
+    }
+    if (i < 0 || !seen.greeted || id == node->view.node_id) {
+        done(arg, KL_NOT_FOUND); /* it has not knocked at this node */
+    } else if (!leads) {
+        done(arg, KL_NOT_LEADER);
+    } else {
+        propose_register(s, directory, id, seen.uuid, true, done, arg);
+    }
+}
+
+static void change_done(void *arg, enum kl_status status)
+{
+    struct group_work *w = arg;
+
+    if (status != KL_OK) {
+        kl_log(KL_LOG_WARN, "steward", "membership change failed group=%u status=%s",
+               (unsigned)w->id, kl_status_name(status));
+    }
+    atomic_store(&w->changing, false);
+}
+
+static void change(struct group_work *w, struct kl_group *group, enum kl_member_change what,
+                   uint64_t node_id, const char *address)
+{
+    static const char *const names[] = {[KL_MEMBER_ADD] = "add",
+                                        [KL_MEMBER_STANDBY] = "standby",
+                                        [KL_MEMBER_VOTER] = "voter",
+                                        [KL_MEMBER_SPARE] = "spare",
+                                        [KL_MEMBER_REMOVE] = "remove"};
+
+    if (atomic_exchange(&w->changing, true)) {
+        return;
+    }
+    kl_log(KL_LOG_INFO, "steward", "membership group=%u change=%s node=%llu", (unsigned)w->id,
+           names[what], (unsigned long long)node_id);
+    kl_group_change(group, what, node_id, address, change_done, w);
+}
+
+/* One step towards: the member of node_id is a voter under `address`. */
+static void bring_member(struct group_work *w, struct kl_group *group,
+                         const struct kl_group_status *status, uint64_t node_id,
+                         const char *address)
+{
+    const struct kl_group_member *m = NULL;
+
+    for (size_t i = 0; i < status->members_n; i++) {
+        if (status->members[i].node_id == node_id) {
+            m = &status->members[i];
+        }
+    }
+    if (m == NULL) {
+        change(w, group, KL_MEMBER_ADD, node_id, address);
+    } else if (strcmp(m->address, address) != 0) {
+        change(w, group, KL_MEMBER_REMOVE, node_id, m->address);
+    } else if (m->role == RAFT_SPARE) {
+        change(w, group, KL_MEMBER_STANDBY, node_id, address);
+    } else if (m->role == RAFT_STANDBY && m->match_index + CATCH_UP_ENTRIES >= status->last_index) {
+        change(w, group, KL_MEMBER_VOTER, node_id, address);
+    }
+}
+
+/* The member list of a group names each data directory by generation: "ID" for the first, "ID.N"
+ * for later ones. A voter that lost its disk must not vote before it has everything again, so it
+ * is removed and added anew, step by step, by whoever leads. */
+static void reconcile_members(struct kl_steward *s, struct group_work *w, struct kl_group *group,
+                              const struct kl_group_status *status)
+{
+    struct kl_host_uv *directory = kl_node_host(s->node, 0);
+    struct kl_read read;
+
+    if (directory == NULL || atomic_load(&w->changing) ||
+        kl_group_read_local(kl_host_uv_group(directory), &read) != KL_OK) {
+        return;
+    }
+    for (size_t i = 0; i < s->node->config.nodes_n && !atomic_load(&w->changing); i++) {
+        uint64_t id = s->node->config.nodes[i].id;
+        Kluis__Store__NodeRecord *record = NULL;
+        char address[48];
+
+        if (id != s->node->view.node_id && kl_core_node(&read.view, id, &record) == KL_OK &&
+            record->generation != 0) {
+            (void)snprintf(address, sizeof address, "%llu.%llu", (unsigned long long)id,
+                           (unsigned long long)record->generation);
+            bring_member(w, group, status, id, address);
+        }
+        kl_pb_wipe_free((ProtobufCMessage *)record, &kl_pb_allocator);
+    }
+    kl_group_read_local_end(kl_host_uv_group(directory), &read);
+}
+
+/* ---- the round ---- */
+
+static void look_at_directory(struct kl_steward *s, struct group_work *w,
+                              const struct kl_view *view, bool leads)
+{
+    Kluis__Store__KeyringRecord *keyring = NULL;
+    enum kl_status st = kl_core_keyring(view, &keyring);
+
+    if (st == KL_OK && !atomic_load(&s->node->unsealed)) {
+        open_keyring(s, keyring);
+    } else if (st == KL_NOT_FOUND && leads) {
+        propose_keyring(s, w);
+    }
+    if (leads) {
+        register_nodes(s, w, view);
+    }
+    kl_pb_wipe_free((ProtobufCMessage *)keyring, &kl_pb_allocator);
+}
+
+static void look_at_group(struct kl_steward *s, struct group_work *w)
+{
+    struct kl_host_uv *host = kl_node_host(s->node, w->id);
+    Kluis__Store__GroupRecord *record = NULL;
+    struct kl_group_status status;
+    struct kl_group *group;
+    struct kl_read read;
+    enum kl_status st;
+
+    if (host == NULL) {
+        return;
+    }
+    group = kl_host_uv_group(host);
+    kl_group_status(group, &status);
+    if (kl_group_read_local(group, &read) != KL_OK) {
+        return;
+    }
+    st = kl_core_group(&read.view, &record);
+    if (st == KL_NOT_FOUND && status.ready) {
+        propose_init(s, w);
+    } else if (st == KL_OK && w->id == 0) {
+        look_at_directory(s, w, &read.view, status.ready);
+    }
+    kl_group_read_local_end(group, &read);
+    kl_pb_wipe_free((ProtobufCMessage *)record, &kl_pb_allocator);
+    if (w->id == 0) {
+        serve_replace(s, w, status.ready);
+    }
+    if (st == KL_OK && status.ready) {
+        reconcile_members(s, w, group, &status);
+        kl_scheduler_tick(w->scheduler);
+        kl_finisher_tick(w->finisher);
+    }
+}
+
+static void *run(void *arg)
+{
+    struct kl_steward *s = arg;
+    struct timespec until;
+
+    (void)pthread_mutex_lock(&s->lock);
+    while (!s->stop) {
+        (void)pthread_mutex_unlock(&s->lock);
+        for (size_t i = 0; i < s->groups_n; i++) {
+            look_at_group(s, &s->groups[i]);
+        }
+        (void)pthread_mutex_lock(&s->lock);
+        (void)clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += PERIOD_MS * 1000000L;
+        until.tv_sec += until.tv_nsec / 1000000000L;
+        until.tv_nsec %= 1000000000L;
+        if (!s->stop && s->replace_node == 0) {
+            (void)pthread_cond_timedwait(&s->wake, &s->lock, &until);
+        }
+    }
+    (void)pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+static enum kl_status open_group_work(struct kl_steward *s, struct group_work *w, uint16_t id)
+{
+    struct kl_node *node = s->node;
+    struct kl_scheduler_options so = {
+        .group = kl_host_uv_group(kl_node_host(node, id)),
+        .clock = &kl_real_clock,
+        .period_ms = node->config.test_cluster ? SCHEDULER_TEST_MS : SCHEDULER_MS,
+    };
+    enum kl_status st;
+
+    w->id = id;
+    w->errand.steward = s;
+    st = kl_scheduler_new(&so, &w->scheduler);
+    return st != KL_OK ? st : kl_node_finisher_new(node, id, &w->finisher);
+}
+
+enum kl_status kl_steward_start(struct kl_node *node, struct kl_steward **out)
+{
+    struct kl_steward *s = kl_calloc(1, sizeof *s);
+    pthread_condattr_t monotonic;
+    enum kl_status st = KL_OK;
+
+    if (s == NULL) {
+        return KL_NO_MEMORY;
+    }
+    s->node = node;
+    s->groups_n = node->groups_n;
+    (void)pthread_mutex_init(&s->lock, NULL);
+    (void)pthread_condattr_init(&monotonic);
+    (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&s->wake, &monotonic);
+    (void)pthread_condattr_destroy(&monotonic);
+    s->groups = kl_calloc(s->groups_n, sizeof *s->groups);
+    if (s->groups == NULL) {
+        st = KL_NO_MEMORY;
+    }
+    for (size_t i = 0; st == KL_OK && i < s->groups_n; i++) {
+        st = open_group_work(s, &s->groups[i], node->groups[i]);
+    }
+    if (st == KL_OK && pthread_create(&s->thread, NULL, run, s) != 0) {
+        st = KL_NO_MEMORY;
+    }
+    if (st != KL_OK) {
+        s->stop = true;
+        kl_steward_free(s);
+        return st;
+    }
+    *out = s;
+    return KL_OK;
+}
+
+void kl_steward_stop(struct kl_steward *s)
+{
+    kl_group_done_fn done;
+    void *arg;
+
+    (void)pthread_mutex_lock(&s->lock);
+    s->stop = true;
+    done = s->replace_node != 0 ? s->replace_done : NULL;
+    arg = s->replace_arg;
+    s->replace_node = 0;
+    (void)pthread_cond_signal(&s->wake);
+    (void)pthread_mutex_unlock(&s->lock);
+    (void)pthread_join(s->thread, NULL);
+    if (done != NULL) {
+        done(arg, KL_UNAVAILABLE);
+    }
+}
+
+void kl_steward_free(struct kl_steward *s)
+{
+    if (s == NULL) {
+        return;
+    }
+    for (size_t i = 0; s->groups != NULL && i < s->groups_n; i++) {
+        kl_scheduler_free(s->groups[i].scheduler);
+        kl_finisher_free(s->groups[i].finisher);
+    }
+    (void)pthread_mutex_destroy(&s->lock);
+    (void)pthread_cond_destroy(&s->wake);
+    kl_free(s->groups);
+    kl_free(s);
+}
+
+uint64_t kl_steward_purged(const struct kl_steward *s)
+{
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < s->groups_n; i++) {
+        n += kl_scheduler_purged(s->groups[i].scheduler);
+    }
+    return n;
+}
