@@ -22,7 +22,7 @@ enum kl_status kl_address_split(const char *address, char *host, uint16_t *port)
         address++;
         n -= 2;
     }
-    if (n == 0 || n > KL_HOST_MAX || (!bracketed && memchr(address, ':', n) != NULL)) {
+    if (n == 0 || n > KL_NET_HOST_MAX || (!bracketed && memchr(address, ':', n) != NULL)) {
         return KL_INVALID_ARGUMENT;
     }
     for (size_t i = 0; i < n; i++) { /* it becomes part of a URL */

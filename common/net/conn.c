@@ -35,8 +35,8 @@ static enum kl_status make_parts(struct kl_conn *conn, struct kl_tls *tls)
 {
     BIO *bio;
 
-    conn->raw = kl_malloc(KL_READ_MIN);
-    conn->raw_cap = KL_READ_MIN;
+    conn->raw = kl_malloc(KL_NET_READ_MIN);
+    conn->raw_cap = KL_NET_READ_MIN;
     if (conn->raw == NULL || nng_aio_alloc(&conn->read_aio, kl_conn_on_read, conn) != 0 ||
         nng_aio_alloc(&conn->write_aio, kl_conn_on_write, conn) != 0 ||
         (!conn->accepted && nng_aio_alloc(&conn->dial_aio, on_dial, conn) != 0)) {
@@ -108,7 +108,7 @@ enum kl_status kl_conn_new(struct kl_net *net, struct kl_tls *tls,
 static enum kl_status add_dialer(struct kl_conn *conn, const char *scheme, const char *host,
                                  bool v6, unsigned port)
 {
-    char url[KL_HOST_MAX + 32];
+    char url[KL_NET_HOST_MAX + 32];
     nng_stream_dialer *dialer;
     int rv;
 
@@ -126,7 +126,7 @@ static enum kl_status add_dialer(struct kl_conn *conn, const char *scheme, const
 /* nng takes only the first address of a name, so a name is tried as IPv4 and then as IPv6. */
 static enum kl_status add_dialers(struct kl_conn *conn, const char *address)
 {
-    char host[KL_HOST_MAX + 1];
+    char host[KL_NET_HOST_MAX + 1];
     uint16_t port;
     bool v6;
     enum kl_status st = kl_address_split(address, host, &port);
@@ -312,18 +312,18 @@ static void check_open(struct kl_conn *conn, uint64_t now_ms, uint64_t *again)
         kl_conn_fail_locked(conn, KL_TIMEOUT, "the other side does not read");
     } else if (conn->idle_ms != 0 && passed(conn->active_ms, conn->idle_ms, now_ms, again)) {
         kl_conn_fail_locked(conn, KL_TIMEOUT, "idle for too long");
-    } else if ((conn->lingering && passed(conn->linger_ms, KL_LINGER_MS, now_ms, again)) ||
+    } else if ((conn->lingering && passed(conn->linger_ms, KL_NET_LINGER_MS, now_ms, again)) ||
                (conn->draining &&
                 passed(conn->drain_ms, KL_WRITE_STALL_TIMEOUT_MS, now_ms, again))) {
         kl_conn_fail_locked(conn, KL_CLOSED, "closed by this side");
-    } else if (now_ms > conn->active_ms + KL_CHECK_MS) {
+    } else if (now_ms > conn->active_ms + KL_NET_CHECK_MS) {
         trim(conn);
     }
 }
 
 uint64_t kl_conn_check(struct kl_conn *conn, uint64_t now_ms)
 {
-    uint64_t again = KL_CHECK_MS;
+    uint64_t again = KL_NET_CHECK_MS;
 
     (void)pthread_mutex_lock(&conn->lock);
     switch (conn->state) {

@@ -21,26 +21,26 @@
 #include <stdatomic.h>
 
 enum {
-    KL_CHUNK_LEN = 32 << 10,    /* plaintext gathered per block: two full TLS records */
-    KL_RECORD_LEN = 16 << 10,   /* most plaintext of one TLS record */
-    KL_WRITE_BATCH = 128 << 10, /* plaintext encrypted for one write */
-    KL_CIPHER_MAX = 1 << 20,    /* ciphertext that waits for the write under way to end */
-    KL_READ_MIN = 8 << 10,      /* first size of a read; a full one makes it KL_READ_MAX */
-    KL_READ_MAX = 64 << 10,
-    KL_INPUT_KEEP = 128 << 10, /* a larger input buffer is given back once it is empty */
-    KL_FRAMES_PER_CALL = 1024,
-    KL_LINGER_MS = 1000, /* drained: wait so long for the other side to close */
-    KL_TICK_MS = 100,    /* resolution of every deadline */
-    KL_CHECK_MS = 1000,  /* an open connection is looked at this often */
-    KL_SLOTS = 64,       /* ticks per turn of the wheel; above the longest check distance */
-    KL_HOST_MAX = 255,
-    KL_DIALERS_MAX = 2,
+    KL_NET_CHUNK_LEN = 32 << 10,    /* plaintext gathered per block: two full TLS records */
+    KL_NET_RECORD_LEN = 16 << 10,   /* most plaintext of one TLS record */
+    KL_NET_WRITE_BATCH = 128 << 10, /* plaintext encrypted for one write */
+    KL_NET_CIPHER_MAX = 1 << 20,    /* ciphertext that waits for the write under way to end */
+    KL_NET_READ_MIN = 8 << 10,      /* first size of a read; a full one makes it KL_NET_READ_MAX */
+    KL_NET_READ_MAX = 64 << 10,
+    KL_NET_INPUT_KEEP = 128 << 10, /* a larger input buffer is given back once it is empty */
+    KL_NET_FRAMES_PER_CALL = 1024,
+    KL_NET_LINGER_MS = 1000, /* drained: wait so long for the other side to close */
+    KL_NET_TICK_MS = 100,    /* resolution of every deadline */
+    KL_NET_CHECK_MS = 1000,  /* an open connection is looked at this often */
+    KL_NET_SLOTS = 64,       /* ticks per turn of the wheel; above the longest check distance */
+    KL_NET_HOST_MAX = 255,
+    KL_NET_DIALERS_MAX = 2,
 };
 
 struct kl_chunk {
     struct kl_chunk *next;
     size_t pos, len;
-    uint8_t data[KL_CHUNK_LEN];
+    uint8_t data[KL_NET_CHUNK_LEN];
 };
 
 struct kl_cipher { /* ciphertext on its way out */
@@ -72,9 +72,9 @@ struct kl_conn {
     bool accepted;
     bool throttles; /* stops reading while the output is over KL_CONN_OUT_SOFT */
     char cluster[KL_LOCATION_MAX + 1];
-    char remote[KL_HOST_MAX + 16];
+    char remote[KL_NET_HOST_MAX + 16];
     nng_aio *dial_aio, *read_aio, *write_aio;
-    nng_stream_dialer *dialers[KL_DIALERS_MAX];
+    nng_stream_dialer *dialers[KL_NET_DIALERS_MAX];
     size_t dialers_n;
 
     pthread_mutex_t lock; /* for what follows */
@@ -127,7 +127,7 @@ struct kl_net {
     nng_cv *cv;
     nng_thread *thread;
     BIO_METHOD *bio;
-    struct kl_link slots[KL_SLOTS];
+    struct kl_link slots[KL_NET_SLOTS];
     struct kl_link listeners;
     struct kl_conn *reap;
     struct kl_conn **reap_tail;
@@ -151,7 +151,7 @@ enum kl_status kl_tls_failure(const SSL *ssl, const char **text);
 BIO_METHOD *kl_tls_bio_method(void);
 
 /* address.c */
-/* "host:port" into host (KL_HOST_MAX + 1 bytes, brackets removed) and port; KL_INVALID_ARGUMENT. */
+/* "host:port" into host (KL_NET_HOST_MAX + 1 bytes, brackets removed) and port; KL_INVALID_ARGUMENT. */
 KL_MUST_USE enum kl_status kl_address_split(const char *address, char *host, uint16_t *port);
 bool kl_address_literal(const char *host, bool *v6);
 void kl_address_remote(nng_stream *stream, char *out, size_t out_len);

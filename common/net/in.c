@@ -21,13 +21,13 @@ void kl_conn_read_locked(struct kl_conn *conn)
         (conn->state != KL_CONN_HANDSHAKE && conn->state != KL_CONN_OPEN)) {
         return;
     }
-    if (conn->raw_len == conn->raw_cap && conn->raw_cap < KL_READ_MAX) {
-        uint8_t *p = kl_malloc(KL_READ_MAX); /* the last read was full: there is more to come */
+    if (conn->raw_len == conn->raw_cap && conn->raw_cap < KL_NET_READ_MAX) {
+        uint8_t *p = kl_malloc(KL_NET_READ_MAX); /* the last read was full: there is more to come */
 
         if (p != NULL) {
             kl_free(conn->raw);
             conn->raw = p;
-            conn->raw_cap = KL_READ_MAX;
+            conn->raw_cap = KL_NET_READ_MAX;
         }
     }
     conn->raw_pos = conn->raw_len = 0;
@@ -81,10 +81,10 @@ static bool make_room(struct kl_conn *conn)
     size_t cap = conn->in_cap;
     uint8_t *p;
 
-    if (conn->in_cap - conn->in_len >= KL_RECORD_LEN) {
+    if (conn->in_cap - conn->in_len >= KL_NET_RECORD_LEN) {
         return true;
     }
-    if (rest + KL_RECORD_LEN <= cap) {
+    if (rest + KL_NET_RECORD_LEN <= cap) {
         memmove(conn->in, conn->in + conn->in_pos, rest);
         kl_wipe(conn->in + rest, conn->in_len - rest);
         conn->in_pos = 0;
@@ -94,7 +94,7 @@ static bool make_room(struct kl_conn *conn)
     if (cap == 0) {
         cap = conn->raw_cap;
     }
-    while (cap < rest + KL_RECORD_LEN) {
+    while (cap < rest + KL_NET_RECORD_LEN) {
         cap *= 2; /* grows with what has arrived, never with what a header promises */
     }
     p = kl_malloc(cap);
@@ -150,7 +150,7 @@ static void forget_input(struct kl_conn *conn, size_t from)
     kl_wipe(conn->in + from, conn->in_pos - from);
     if (conn->in_pos == conn->in_len) {
         conn->in_pos = conn->in_len = 0;
-        if (conn->in_cap > KL_INPUT_KEEP) {
+        if (conn->in_cap > KL_NET_INPUT_KEEP) {
             kl_free(conn->in);
             conn->in = NULL;
             conn->in_cap = 0;
@@ -161,7 +161,7 @@ static void forget_input(struct kl_conn *conn, size_t from)
 /* Runs without the lock. Frames that came before an error are still delivered. */
 static enum kl_status deliver(struct kl_conn *conn)
 {
-    struct kl_frame frames[KL_FRAMES_PER_CALL];
+    struct kl_frame frames[KL_NET_FRAMES_PER_CALL];
     enum kl_status st;
     size_t n;
 
@@ -169,7 +169,7 @@ static enum kl_status deliver(struct kl_conn *conn)
         size_t from = conn->in_pos;
 
         st = KL_OK;
-        for (n = 0; n < KL_FRAMES_PER_CALL; n++) {
+        for (n = 0; n < KL_NET_FRAMES_PER_CALL; n++) {
             size_t used;
 
             st = kl_frame_parse(kl_bytes_of(conn->in + conn->in_pos, conn->in_len - conn->in_pos),
@@ -183,7 +183,7 @@ static enum kl_status deliver(struct kl_conn *conn)
             conn->handler->on_frames(conn->user, conn, frames, n);
         }
         forget_input(conn, from);
-    } while (n == KL_FRAMES_PER_CALL);
+    } while (n == KL_NET_FRAMES_PER_CALL);
     return st == KL_NOT_FOUND ? KL_OK : st;
 }
 

@@ -86,8 +86,8 @@ static void on_accept(void *arg)
 static enum kl_status start(struct kl_listener *listener, const char *address, char *err,
                             size_t err_len)
 {
-    char host[KL_HOST_MAX + 1];
-    char url[KL_HOST_MAX + 32];
+    char host[KL_NET_HOST_MAX + 1];
+    char url[KL_NET_HOST_MAX + 32];
     uint16_t port;
     bool v6;
     int bound = 0;

@@ -66,7 +66,7 @@ static void drop_head(struct kl_conn *conn)
 static enum kl_status make_room(struct kl_conn *conn, size_t n)
 {
     struct kl_chunk *tail = conn->out_tail;
-    size_t have = tail == NULL ? 0 : KL_CHUNK_LEN - tail->len;
+    size_t have = tail == NULL ? 0 : KL_NET_CHUNK_LEN - tail->len;
     struct kl_chunk *first = NULL;
     struct kl_chunk **end = &first;
 
@@ -77,7 +77,7 @@ static enum kl_status make_room(struct kl_conn *conn, size_t n)
             return KL_NO_MEMORY;
         }
         end = &(*end)->next;
-        have += KL_CHUNK_LEN;
+        have += KL_NET_CHUNK_LEN;
     }
     if (first != NULL && tail == NULL) {
         conn->out_head = conn->out_tail = first;
@@ -93,14 +93,14 @@ static void put(struct kl_conn *conn, const uint8_t *p, size_t n)
     conn->out_len += n;
     while (n != 0) {
         struct kl_chunk *tail = conn->out_tail;
-        size_t room = KL_CHUNK_LEN - tail->len;
+        size_t room = KL_NET_CHUNK_LEN - tail->len;
         size_t part = n < room ? n : room;
 
         memcpy(tail->data + tail->len, p, part);
         tail->len += part;
         p += part;
         n -= part;
-        if (tail->len == KL_CHUNK_LEN && tail->next != NULL) {
+        if (tail->len == KL_NET_CHUNK_LEN && tail->next != NULL) {
             conn->out_tail = tail->next;
         }
     }
@@ -110,7 +110,7 @@ static void put(struct kl_conn *conn, const uint8_t *p, size_t n)
 
 static bool encrypt(struct kl_conn *conn)
 {
-    size_t budget = KL_WRITE_BATCH;
+    size_t budget = KL_NET_WRITE_BATCH;
 
     ERR_clear_error();
     while (conn->out_len != 0 && budget != 0) {
@@ -118,7 +118,7 @@ static bool encrypt(struct kl_conn *conn)
         size_t n = chunk->len - chunk->pos;
         int rc;
 
-        n = n < KL_RECORD_LEN ? n : KL_RECORD_LEN;
+        n = n < KL_NET_RECORD_LEN ? n : KL_NET_RECORD_LEN;
         n = n < budget ? n : budget;
         rc = SSL_write(conn->ssl, chunk->data + chunk->pos, (int)n);
         if (rc <= 0) {

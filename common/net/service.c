@@ -11,10 +11,10 @@
 
 static void insert(struct kl_net *net, struct kl_conn *conn, uint64_t now_ms, uint64_t delay_ms)
 {
-    uint64_t tick = (now_ms + delay_ms) / KL_TICK_MS + 1;
+    uint64_t tick = (now_ms + delay_ms) / KL_NET_TICK_MS + 1;
 
-    assert(tick - now_ms / KL_TICK_MS < KL_SLOTS);
-    kl_link_add(&net->slots[tick % KL_SLOTS], &conn->wheel);
+    assert(tick - now_ms / KL_NET_TICK_MS < KL_NET_SLOTS);
+    kl_link_add(&net->slots[tick % KL_NET_SLOTS], &conn->wheel);
 }
 
 enum kl_status kl_net_add(struct kl_net *net, struct kl_conn *conn)
@@ -24,7 +24,7 @@ enum kl_status kl_net_add(struct kl_net *net, struct kl_conn *conn)
     nng_mtx_lock(net->lock);
     if (!net->stopping) {
         conn->in_net = true;
-        insert(net, conn, nng_clock(), KL_CHECK_MS);
+        insert(net, conn, nng_clock(), KL_NET_CHECK_MS);
         if (net->conns++ == 0) {
             nng_cv_wake(net->cv);
         }
@@ -103,13 +103,13 @@ static void sweep_slot(struct kl_net *net, struct kl_link *slot, uint64_t now_ms
 
 static void sweep(struct kl_net *net, uint64_t now_ms)
 {
-    uint64_t tick = now_ms / KL_TICK_MS;
+    uint64_t tick = now_ms / KL_NET_TICK_MS;
 
-    if (tick - net->swept > KL_SLOTS) {
-        net->swept = tick - KL_SLOTS; /* slept long: one whole turn is enough */
+    if (tick - net->swept > KL_NET_SLOTS) {
+        net->swept = tick - KL_NET_SLOTS; /* slept long: one whole turn is enough */
     }
     while (net->swept < tick) {
-        sweep_slot(net, &net->slots[++net->swept % KL_SLOTS], now_ms);
+        sweep_slot(net, &net->slots[++net->swept % KL_NET_SLOTS], now_ms);
     }
     for (struct kl_link *node = net->listeners.next; node != &net->listeners; node = node->next) {
         struct kl_listener *listener = (struct kl_listener *)(void *)node;
@@ -129,7 +129,7 @@ static void close_all(struct kl_net *net)
         kl_listener_free(listener);
         nng_mtx_lock(net->lock);
     }
-    for (size_t i = 0; i < KL_SLOTS; i++) {
+    for (size_t i = 0; i < KL_NET_SLOTS; i++) {
         /* Closing leaves a connection in its slot until it is finished, and only this thread
          * takes it out: the list stays as it is while the lock is released. */
         for (struct kl_link *node = net->slots[i].next; node != &net->slots[i]; node = node->next) {
@@ -156,12 +156,12 @@ static void run(void *arg)
             finish_one(net);
         } else if (closed && net->conns == 0) {
             break;
-        } else if (now / KL_TICK_MS > net->swept) {
+        } else if (now / KL_NET_TICK_MS > net->swept) {
             sweep(net, now);
         } else if (net->conns == 0 && kl_link_empty(&net->listeners)) {
             nng_cv_wait(net->cv);
         } else {
-            (void)nng_cv_until(net->cv, (now / KL_TICK_MS + 1) * KL_TICK_MS);
+            (void)nng_cv_until(net->cv, (now / KL_NET_TICK_MS + 1) * KL_NET_TICK_MS);
         }
     }
     nng_mtx_unlock(net->lock);
@@ -184,7 +184,7 @@ enum kl_status kl_net_new(struct kl_net **out)
     if (net == NULL) {
         return KL_NO_MEMORY;
     }
-    for (size_t i = 0; i < KL_SLOTS; i++) {
+    for (size_t i = 0; i < KL_NET_SLOTS; i++) {
         kl_link_init(&net->slots[i]);
     }
     kl_link_init(&net->listeners);
@@ -195,7 +195,7 @@ enum kl_status kl_net_new(struct kl_net **out)
         free_parts(net);
         return KL_NO_MEMORY;
     }
-    net->swept = nng_clock() / KL_TICK_MS;
+    net->swept = nng_clock() / KL_NET_TICK_MS;
     if (nng_thread_create(&net->thread, run, net) != 0) {
         free_parts(net);
         return KL_NO_MEMORY;

@@ -350,11 +350,11 @@ static int bio_write(BIO *bio, const char *in, int n)
     size_t need = enc->len + (n < 0 ? 0 : (size_t)n);
 
     BIO_clear_retry_flags(bio);
-    if (n <= 0 || need > KL_CIPHER_MAX) {
+    if (n <= 0 || need > KL_NET_CIPHER_MAX) {
         return -1; /* a peer that makes TLS talk without ever reading ends here */
     }
     if (need > enc->cap) {
-        size_t cap = enc->cap == 0 ? KL_READ_MIN : enc->cap;
+        size_t cap = enc->cap == 0 ? KL_NET_READ_MIN : enc->cap;
         uint8_t *p;
 
         while (cap < need) {
