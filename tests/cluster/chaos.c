@@ -1,0 +1,183 @@
+/*
+ * kill -9, SIGSTOP and restarts on random nodes under load, for as long as one likes; then: is the
+ * history linearizable, are all stores equal, has memory grown, has any node ended by itself?
+ *
+ *   kluis-chaos [--minutes N] [--seconds N] [--nodes N] [--clients N] [--seed N]
+ */
+#include "common/names.h"
+#include "tests/cluster/harness.h"
+#include "tests/cluster/workload.h"
+#include "tests/lib/test.h"
+
+#include <getopt.h>
+#include <signal.h>
+#include <string.h>
+
+enum { DEFAULT_SECONDS = 60, VAULT_TIMEOUT_MS = 30000, HEAL_MS = 60000 };
+
+struct plan {
+    uint64_t seconds, nodes, clients, seed;
+};
+
+static bool parse(int argc, char **argv, struct plan *p)
+{
+    static const struct option options[] = {
+        {"minutes", required_argument, NULL, 'm'}, {"seconds", required_argument, NULL, 's'},
+        {"nodes", required_argument, NULL, 'n'},   {"clients", required_argument, NULL, 'c'},
+        {"seed", required_argument, NULL, 'e'},    {NULL, 0, NULL, 0},
+    };
+    uint64_t minutes = 0;
+    int id;
+
+    while ((id = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        uint64_t *to = id == 'm'   ? &minutes
+                       : id == 's' ? &p->seconds
+                       : id == 'n' ? &p->nodes
+                       : id == 'c' ? &p->clients
+                       : id == 'e' ? &p->seed
+                                   : NULL;
+
+        if (to == NULL || kl_number_parse(optarg, 1, UINT32_MAX, to) != KL_OK) {
+            return false;
+        }
+    }
+    p->seconds = minutes != 0 ? minutes * 60 : p->seconds;
+    return p->nodes <= CLUSTER_NODES_MAX && p->clients <= 32;
+}
+
+/* Resident memory of a node in KiB. */
+static unsigned long rss_kib(struct cluster *c, unsigned node)
+{
+    char path[64];
+    char line[256];
+    unsigned long kib = 0;
+    FILE *f;
+
+    (void)snprintf(path, sizeof path, "/proc/%d/status", (int)cluster_pid(c, node));
+    f = fopen(path, "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        if (strncmp(line, "VmRSS:", 6) == 0) {
+            kib = strtoul(line + 6, NULL, 10);
+        }
+    }
+    if (f != NULL) {
+        (void)fclose(f);
+    }
+    return kib;
+}
+
+/* One blow against one node, and its recovery. false: the node did not do as it must. */
+static bool strike(struct cluster *c, unsigned node, uint64_t *random)
+{
+    unsigned down_ms = 200 + (unsigned)(test_random(random) % 3000);
+    int code;
+
+    switch (test_random(random) % 4) {
+    case 0:
+    case 1:
+        printf("kill -9  n%u for %u ms\n", node + 1, down_ms);
+        cluster_kill(c, node);
+        harness_sleep_ms(down_ms);
+        cluster_start(c, node);
+        return true;
+    case 2:
+        printf("SIGSTOP  n%u for %u ms\n", node + 1, down_ms);
+        cluster_signal(c, node, SIGSTOP);
+        harness_sleep_ms(down_ms);
+        cluster_signal(c, node, SIGCONT);
+        return true;
+    default:
+        printf("SIGTERM  n%u\n", node + 1);
+        cluster_signal(c, node, SIGTERM);
+        code = cluster_wait(c, node, 30000);
+        cluster_start(c, node);
+        if (code != 0) {
+            printf("SIGTERM: n%u ended with %d\n", node + 1, code);
+        }
+        return code == 0;
+    }
+}
+
+static bool torment(struct cluster *c, const struct plan *p)
+{
+    uint64_t until = harness_now_us() + p->seconds * 1000000u;
+    uint64_t random = p->seed;
+    bool good = true;
+
+    while (good && harness_now_us() < until) {
+        harness_sleep_ms(300 + (unsigned)(test_random(&random) % 2500));
+        good = strike(c, (unsigned)(test_random(&random) % p->nodes), &random);
+        for (unsigned i = 0; i < p->nodes; i++) {
+            good = cluster_running(c, i) && good;
+        }
+        (void)fflush(stdout);
+    }
+    return good;
+}
+
+static bool settle(struct cluster *c, struct kluis_client *client, const struct plan *p)
+{
+    bool good = true;
+
+    for (uint32_t g = 0; g < 2; g++) {
+        bool agree = cluster_digests_agree(c, client, g, HEAL_MS);
+
+        printf("stores of group %u: %s\n", g, agree ? "equal" : "DIFFERENT");
+        good = good && agree;
+    }
+    for (unsigned i = 0; i < p->nodes; i++) {
+        printf("n%u resident memory: %lu KiB\n", i + 1, rss_kib(c, i));
+    }
+    return good;
+}
+
+int main(int argc, char **argv)
+{
+    struct plan p = {.seconds = DEFAULT_SECONDS, .nodes = 3, .clients = 8, .seed = 0};
+    struct kluis_vault *vault = NULL;
+    struct workload_result r;
+    struct kluis_client *client;
+    struct cluster *c;
+    struct workload *w;
+    bool good;
+
+    if (!parse(argc, argv, &p)) {
+        (void)fprintf(stderr,
+                      "kluis-chaos [--minutes N] [--seconds N] [--nodes 1..%d] [--clients "
+                      "1..32] [--seed N]\n",
+                      CLUSTER_NODES_MAX);
+        return 2;
+    }
+    p.seed = p.seed == 0 ? harness_now_us() | 1u : p.seed;
+    printf("seed %llu\n", (unsigned long long)p.seed);
+    c = cluster_new(&(struct cluster_options){.nodes = (unsigned)p.nodes});
+    client = cluster_client(c);
+    if (kluis_vault_create(client, "chaos", NULL, VAULT_TIMEOUT_MS, &vault) != KLUIS_OK) {
+        (void)fprintf(stderr, "vault: %s\n", kluis_last_error());
+        return 1;
+    }
+    kluis_vault_free(vault);
+    w = workload_start(&(struct workload_options){.client = client,
+                                                  .vault = "chaos",
+                                                  .threads = (unsigned)p.clients,
+                                                  .names = 5,
+                                                  .round_ms = 5000,
+                                                  .timeout_ms = 30000,
+                                                  .seed = p.seed});
+    good = torment(c, &p);
+    workload_stop(w, "/tmp/kluis-chaos-history.txt", &r);
+    printf("operations: %llu ok, %llu refused, %llu unknown, %llu failed; first failure: %s\n",
+           (unsigned long long)r.ok, (unsigned long long)r.refused, (unsigned long long)r.unknown,
+           (unsigned long long)r.failed, r.first_failure);
+    printf("longest time without an acknowledged write: %llu ms\n",
+           (unsigned long long)(r.longest_gap_us / 1000));
+    printf("history: %s\n", r.linearizable ? "linearizable" : r.violation);
+    good = settle(c, client, &p) && good && r.linearizable && r.ok != 0;
+    kluis_close(client);
+    if (!good) {
+        (void)setenv("KLUIS_KEEP", "1", 1);
+    }
+    cluster_free(c);
+    printf("%s\n", good ? "PASSED" : "FAILED");
+    return good ? 0 : 1;
+}

@@ -1,0 +1,600 @@
+#include "tests/cluster/harness.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { PATH_LEN = 512, WORDS_MAX = 24, POLL_MS = 20, READY_MS = 60000, STATUS_MS = 2000 };
+
+struct node {
+    char config[PATH_LEN];
+    char data[PATH_LEN];
+    char log[PATH_LEN];
+    char client_address[64];
+    char peer_address[64];
+    pid_t pid; /* 0 = not running */
+};
+
+struct cluster {
+    char dir[PATH_LEN / 2];
+    char ca[PATH_LEN];
+    char token[128];
+    char kluisd[PATH_LEN];
+    struct node nodes[CLUSTER_NODES_MAX];
+    unsigned n;
+};
+
+__attribute__((noreturn, format(printf, 1, 2))) static void die(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    (void)fputs("harness: ", stderr);
+    (void)vfprintf(stderr, format, args);
+    (void)fputs("\n", stderr);
+    va_end(args);
+    exit(1);
+}
+
+uint64_t harness_now_us(void)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
+}
+
+void harness_sleep_ms(unsigned ms)
+{
+    struct timespec t = {ms / 1000, (long)(ms % 1000) * 1000000L};
+
+    (void)nanosleep(&t, NULL);
+}
+
+/* ---- processes ---- */
+
+static void find_kluisd(struct cluster *c)
+{
+    const char *given = getenv("KLUISD");
+    char self[PATH_LEN / 2];
+    ssize_t n;
+    char *slash;
+
+    if (given != NULL) {
+        (void)snprintf(c->kluisd, sizeof c->kluisd, "%s", given);
+        return;
+    }
+    n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n <= 0) {
+        die("cannot find this program");
+    }
+    self[n] = 0;
+    slash = strrchr(self, '/');
+    *slash = 0;
+    (void)snprintf(c->kluisd, sizeof c->kluisd, "%s/../../server/kluisd", self);
+}
+
+static pid_t spawn(const struct cluster *c, const char *const *words, const char *log)
+{
+    const char *argv[WORDS_MAX] = {c->kluisd};
+    char *out[WORDS_MAX];
+    pid_t parent = getpid();
+    pid_t pid;
+    size_t n = 1;
+
+    for (; words[n - 1] != NULL && n + 1 < WORDS_MAX; n++) {
+        argv[n] = words[n - 1];
+    }
+    memcpy(out, argv, sizeof out);
+    out[n] = NULL;
+    pid = fork();
+    if (pid == 0) {
+        int fd = log == NULL ? -1 : open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent) {
+            _exit(127);
+        }
+        if (fd >= 0) {
+            (void)dup2(fd, STDERR_FILENO);
+            (void)dup2(fd, STDOUT_FILENO);
+        }
+        (void)execv(c->kluisd, out);
+        _exit(127);
+    }
+    if (pid < 0) {
+        die("fork: %s", strerror(errno));
+    }
+    return pid;
+}
+
+static int wait_exit(pid_t pid)
+{
+    int status = 0;
+
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* Runs a kluisd that makes a file; its first line of output goes to `line` when not NULL. */
+static void make(struct cluster *c, const char *const *words, char *line, size_t line_len)
+{
+    char out[PATH_LEN];
+    FILE *f;
+    int code;
+
+    (void)snprintf(out, sizeof out, "%s/make.out", c->dir);
+    (void)unlink(out);
+    code = wait_exit(spawn(c, words, out));
+    if (code != 0) {
+        die("%s %s ended with %d (see %s)", c->kluisd, words[0], code, out);
+    }
+    if (line == NULL) {
+        return;
+    }
+    f = fopen(out, "r");
+    if (f == NULL || fgets(line, (int)line_len, f) == NULL) {
+        die("%s: nothing printed", words[0]);
+    }
+    (void)fclose(f);
+    line[strcspn(line, "\n")] = 0;
+}
+
+/* ---- files ---- */
+
+/* A port that is free now; all are held until every one is drawn, so that they differ. */
+static void draw_ports(uint16_t *ports, size_t n)
+{
+    int fds[2 * CLUSTER_NODES_MAX];
+
+    for (size_t i = 0; i < n; i++) {
+        struct sockaddr_in a = {.sin_family = AF_INET};
+        socklen_t len = sizeof a;
+
+        a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fds[i] < 0 || bind(fds[i], (struct sockaddr *)&a, sizeof a) != 0 ||
+            getsockname(fds[i], (struct sockaddr *)&a, &len) != 0) {
+            die("no port: %s", strerror(errno));
+        }
+        ports[i] = ntohs(a.sin_port);
+    }
+    for (size_t i = 0; i < n; i++) {
+        (void)close(fds[i]);
+    }
+}
+
+static void write_config(struct cluster *c, unsigned i, const struct cluster_options *o,
+                         const char *hash)
+{
+    FILE *f = fopen(c->nodes[i].config, "w");
+
+    if (f == NULL) {
+        die("%s: %s", c->nodes[i].config, strerror(errno));
+    }
+    (void)fprintf(f, "[cluster]\nname = test\ngeography = testland\n"
+                     "subscription = 00000000-0000-0000-0000-000000000001\n");
+    if (o->day_ms != 0) {
+        (void)fprintf(f, "test_cluster = yes\nday_ms = %llu\n", (unsigned long long)o->day_ms);
+    }
+    (void)fprintf(f, "%s\n", o->extra_config == NULL ? "" : o->extra_config);
+    (void)fprintf(f,
+                  "[this]\nnode = n%u\ndata_dir = %s\nca_file = %s/ca.crt\ncert_file = %s/n%u.crt\n"
+                  "key_file = %s/n%u.key\nseal_file = %s/seal\n",
+                  i + 1, c->nodes[i].data, c->dir, c->dir, i + 1, c->dir, i + 1, c->dir);
+    for (unsigned k = 0; k < c->n; k++) {
+        (void)fprintf(
+            f, "[node n%u]\nid = %u\nregion = west\nclient_address = %s\npeer_address = %s\n",
+            k + 1, k + 1, c->nodes[k].client_address, c->nodes[k].peer_address);
+    }
+    (void)fprintf(
+        f, "[principal admin]\ntoken_sha256 = %s\nrights = *, vaults/purge, secrets/purge\n", hash);
+    if (fclose(f) != 0) {
+        die("%s: %s", c->nodes[i].config, strerror(errno));
+    }
+}
+
+static void make_files(struct cluster *c, char *hash, size_t hash_len)
+{
+    char path[PATH_LEN];
+    char token_file[PATH_LEN];
+    FILE *f;
+
+    make(c, (const char *[]){"--make-ca", c->dir, "--cluster", "test", NULL}, NULL, 0);
+    for (unsigned i = 0; i < c->n; i++) {
+        char name[16];
+        char id[16];
+
+        (void)snprintf(name, sizeof name, "n%u", i + 1);
+        (void)snprintf(id, sizeof id, "%u", i + 1);
+        make(c,
+             (const char *[]){"--issue", c->dir, "--name", name, "--cluster", "test", "--node-id",
+                              id, "--hosts", "127.0.0.1,localhost", NULL},
+             NULL, 0);
+    }
+    (void)snprintf(path, sizeof path, "%s/seal", c->dir);
+    make(c, (const char *[]){"--make-seal", path, NULL}, NULL, 0);
+    (void)snprintf(token_file, sizeof token_file, "%s/token", c->dir);
+    make(c, (const char *[]){"--make-token", token_file, NULL}, hash, hash_len);
+    f = fopen(token_file, "r");
+    if (f == NULL || fgets(c->token, sizeof c->token, f) == NULL) {
+        die("%s: cannot be read", token_file);
+    }
+    (void)fclose(f);
+    c->token[strcspn(c->token, "\n")] = 0;
+}
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    (void)st;
+    (void)flag;
+    (void)ftw;
+    return remove(path);
+}
+
+/* ---- the cluster ---- */
+
+static void wait_ready(struct cluster *c)
+{
+    struct kluis_client *client = cluster_client(c);
+    uint64_t until = harness_now_us() + READY_MS * 1000u;
+    struct kluis_vault_list *list = NULL;
+    enum kluis_status st = KLUIS_UNAVAILABLE;
+
+    while (st != KLUIS_OK && harness_now_us() < until) {
+        st = kluis_vault_list(client, 1, NULL, STATUS_MS, &list);
+        if (st != KLUIS_OK) {
+            harness_sleep_ms(POLL_MS);
+        }
+    }
+    if (st != KLUIS_OK) {
+        die("the cluster in %s does not serve: %s %s", c->dir, kluis_status_name(st),
+            kluis_last_error());
+    }
+    kluis_vault_list_free(list);
+    kluis_close(client);
+}
+
+struct cluster *cluster_new(const struct cluster_options *o)
+{
+    struct cluster *c = calloc(1, sizeof *c);
+    const char *base = getenv("TMPDIR");
+    uint16_t ports[2 * CLUSTER_NODES_MAX];
+    char hash[128];
+
+    if (c == NULL || o->nodes == 0 || o->nodes > CLUSTER_NODES_MAX) {
+        die("bad number of nodes");
+    }
+    c->n = o->nodes;
+    find_kluisd(c);
+    (void)snprintf(c->dir, sizeof c->dir, "%s/kluis-cluster-XXXXXX", base == NULL ? "/tmp" : base);
+    if (mkdtemp(c->dir) == NULL) {
+        die("%s: %s", c->dir, strerror(errno));
+    }
+    (void)snprintf(c->ca, sizeof c->ca, "%s/ca.crt", c->dir);
+    draw_ports(ports, (size_t)2 * c->n);
+    make_files(c, hash, sizeof hash);
+    for (unsigned i = 0; i < c->n; i++) {
+        struct node *n = &c->nodes[i];
+
+        (void)snprintf(n->config, sizeof n->config, "%s/n%u.conf", c->dir, i + 1);
+        (void)snprintf(n->log, sizeof n->log, "%s/n%u.log", c->dir, i + 1);
+        if (o->data_dirs == NULL) {
+            (void)snprintf(n->data, sizeof n->data, "%s/data%u", c->dir, i + 1);
+        } else {
+            (void)snprintf(n->data, sizeof n->data, "%s", o->data_dirs[i]);
+        }
+        (void)snprintf(n->client_address, sizeof n->client_address, "127.0.0.1:%u", ports[2 * i]);
+        (void)snprintf(n->peer_address, sizeof n->peer_address, "127.0.0.1:%u", ports[2 * i + 1]);
+    }
+    for (unsigned i = 0; i < c->n; i++) {
+        write_config(c, i, o, hash);
+        make(c, (const char *[]){"--init", "--config", c->nodes[i].config, NULL}, NULL, 0);
+        cluster_start(c, i);
+    }
+    wait_ready(c);
+    return c;
+}
+
+void cluster_free(struct cluster *c)
+{
+    if (c == NULL) {
+        return;
+    }
+    for (unsigned i = 0; i < c->n; i++) {
+        cluster_kill(c, i);
+    }
+    if (getenv("KLUIS_KEEP") != NULL) {
+        (void)fprintf(stderr, "kept: %s\n", c->dir);
+    } else {
+        (void)nftw(c->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    }
+    free(c);
+}
+
+unsigned cluster_size(const struct cluster *c)
+{
+    return c->n;
+}
+
+const char *cluster_dir(const struct cluster *c)
+{
+    return c->dir;
+}
+
+const char *cluster_data_dir(const struct cluster *c, unsigned node)
+{
+    return c->nodes[node].data;
+}
+
+const char *cluster_config(const struct cluster *c, unsigned node)
+{
+    return c->nodes[node].config;
+}
+
+const char *cluster_log(const struct cluster *c, unsigned node)
+{
+    return c->nodes[node].log;
+}
+
+const char *cluster_endpoint(const struct cluster *c, unsigned node)
+{
+    return c->nodes[node].client_address;
+}
+
+const char *cluster_peer_address(const struct cluster *c, unsigned node)
+{
+    return c->nodes[node].peer_address;
+}
+
+const char *cluster_ca(const struct cluster *c)
+{
+    return c->ca;
+}
+
+const char *cluster_token(const struct cluster *c)
+{
+    return c->token;
+}
+
+pid_t cluster_pid(const struct cluster *c, unsigned node)
+{
+    return c->nodes[node].pid;
+}
+
+void cluster_start(struct cluster *c, unsigned node)
+{
+    struct node *n = &c->nodes[node];
+
+    if (n->pid == 0) {
+        n->pid = spawn(c, (const char *[]){"--config", n->config, NULL}, n->log);
+    }
+}
+
+int cluster_run(struct cluster *c, unsigned node, const char *const *words)
+{
+    return wait_exit(spawn(c, words, c->nodes[node].log));
+}
+
+void cluster_signal(struct cluster *c, unsigned node, int signal_number)
+{
+    if (c->nodes[node].pid != 0) {
+        (void)kill(c->nodes[node].pid, signal_number);
+    }
+}
+
+int cluster_wait(struct cluster *c, unsigned node, unsigned timeout_ms)
+{
+    uint64_t until = harness_now_us() + (uint64_t)timeout_ms * 1000u;
+    pid_t pid = c->nodes[node].pid;
+    int status = 0;
+
+    if (pid == 0) {
+        return -1;
+    }
+    while (harness_now_us() < until) {
+        if (waitpid(pid, &status, WNOHANG) == pid) {
+            c->nodes[node].pid = 0;
+            return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+        }
+        harness_sleep_ms(POLL_MS);
+    }
+    cluster_kill(c, node);
+    return -1;
+}
+
+void cluster_kill(struct cluster *c, unsigned node)
+{
+    pid_t pid = c->nodes[node].pid;
+
+    if (pid != 0) {
+        (void)kill(pid, SIGKILL);
+        (void)wait_exit(pid);
+        c->nodes[node].pid = 0;
+    }
+}
+
+bool cluster_running(struct cluster *c, unsigned node)
+{
+    int status = 0;
+
+    if (c->nodes[node].pid == 0) {
+        return false;
+    }
+    if (waitpid(c->nodes[node].pid, &status, WNOHANG) == c->nodes[node].pid) {
+        (void)fprintf(stderr, "harness: node %u ended by itself, status 0x%x, log %s\n", node + 1,
+                      (unsigned)status, c->nodes[node].log);
+        c->nodes[node].pid = 0;
+        return false;
+    }
+    return true;
+}
+
+void cluster_wipe(struct cluster *c, unsigned node)
+{
+    struct node *n = &c->nodes[node];
+
+    if (n->pid != 0) {
+        die("node %u runs", node + 1);
+    }
+    (void)nftw(n->data, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    make(c, (const char *[]){"--join", "--config", n->config, NULL}, NULL, 0);
+}
+
+bool cluster_log_has(const struct cluster *c, unsigned node, const char *text)
+{
+    char line[4096];
+    bool found = false;
+    FILE *f = fopen(c->nodes[node].log, "r");
+
+    while (f != NULL && !found && fgets(line, sizeof line, f) != NULL) {
+        found = strstr(line, text) != NULL;
+    }
+    if (f != NULL) {
+        (void)fclose(f);
+    }
+    return found;
+}
+
+/* ---- asking ---- */
+
+struct kluis_client *cluster_client(const struct cluster *c)
+{
+    const char *endpoints[CLUSTER_NODES_MAX];
+    struct kluis_options o = {
+        .endpoints = endpoints, .endpoints_n = c->n, .ca_file = c->ca, .token = c->token};
+    struct kluis_client *client = NULL;
+    char err[256] = "";
+
+    for (unsigned i = 0; i < c->n; i++) {
+        endpoints[i] = c->nodes[i].client_address;
+    }
+    if (kluis_open(&o, &client, err, sizeof err) != KLUIS_OK) {
+        die("client: %s", err);
+    }
+    return client;
+}
+
+Kluis__V1__ClusterStatusResponse *cluster_status(struct cluster *c, struct kluis_client *client,
+                                                 unsigned node)
+{
+    Kluis__V1__ClusterStatusResponse *r = NULL;
+    uint8_t *bytes = NULL;
+    size_t len = 0;
+
+    if (kluis_call(client, "/kluis.v1.Cluster/Status", NULL, 0, false,
+                   c->nodes[node].client_address, STATUS_MS, &bytes, &len) != KLUIS_OK) {
+        return NULL;
+    }
+    r = kluis__v1__cluster_status_response__unpack(NULL, len, bytes);
+    kluis_bytes_free(bytes, len);
+    return r;
+}
+
+static bool leads(const Kluis__V1__ClusterStatusResponse *s, uint32_t group)
+{
+    for (size_t i = 0; i < s->n_groups; i++) {
+        if (s->groups[i]->group == group) {
+            return strcmp(s->groups[i]->role, "leader") == 0 && s->groups[i]->lease;
+        }
+    }
+    return false;
+}
+
+int cluster_leader(struct cluster *c, struct kluis_client *client, uint32_t group,
+                   unsigned timeout_ms)
+{
+    uint64_t until = harness_now_us() + (uint64_t)timeout_ms * 1000u;
+
+    do {
+        for (unsigned i = 0; i < c->n; i++) {
+            Kluis__V1__ClusterStatusResponse *s =
+                c->nodes[i].pid == 0 ? NULL : cluster_status(c, client, i);
+            bool yes = s != NULL && leads(s, group);
+
+            if (s != NULL) {
+                kluis__v1__cluster_status_response__free_unpacked(s, NULL);
+            }
+            if (yes) {
+                return (int)i;
+            }
+        }
+        harness_sleep_ms(POLL_MS);
+    } while (harness_now_us() < until);
+    return -1;
+}
+
+static Kluis__V1__ClusterDigestResponse *digest(struct cluster *c, struct kluis_client *client,
+                                                unsigned node, uint32_t group)
+{
+    Kluis__V1__ClusterDigestRequest q = KLUIS__V1__CLUSTER_DIGEST_REQUEST__INIT;
+    Kluis__V1__ClusterDigestResponse *r = NULL;
+    uint8_t request[64];
+    uint8_t *bytes = NULL;
+    size_t len = 0;
+
+    q.group = group;
+    len = kluis__v1__cluster_digest_request__pack(&q, request);
+    if (kluis_call(client, "/kluis.v1.Cluster/Digest", request, len, false,
+                   c->nodes[node].client_address, 60000, &bytes, &len) != KLUIS_OK) {
+        return NULL;
+    }
+    r = kluis__v1__cluster_digest_response__unpack(NULL, len, bytes);
+    kluis_bytes_free(bytes, len);
+    return r;
+}
+
+static bool agree_now(struct cluster *c, struct kluis_client *client, uint32_t group)
+{
+    Kluis__V1__ClusterDigestResponse *first = NULL;
+    bool same = true;
+
+    for (unsigned i = 0; same && i < c->n; i++) {
+        Kluis__V1__ClusterDigestResponse *d;
+
+        if (c->nodes[i].pid == 0) {
+            continue;
+        }
+        d = digest(c, client, i, group);
+        if (d == NULL) {
+            same = false;
+        } else if (first == NULL) {
+            first = d;
+        } else {
+            same = d->applied_index == first->applied_index && d->sha256.len == first->sha256.len &&
+                   memcmp(d->sha256.data, first->sha256.data, d->sha256.len) == 0;
+            kluis__v1__cluster_digest_response__free_unpacked(d, NULL);
+        }
+    }
+    if (first != NULL) {
+        kluis__v1__cluster_digest_response__free_unpacked(first, NULL);
+    }
+    return same && first != NULL;
+}
+
+bool cluster_digests_agree(struct cluster *c, struct kluis_client *client, uint32_t group,
+                           unsigned timeout_ms)
+{
+    uint64_t until = harness_now_us() + (uint64_t)timeout_ms * 1000u;
+
+    do {
+        if (agree_now(c, client, group)) {
+            return true;
+        }
+        harness_sleep_ms(100);
+    } while (harness_now_us() < until);
+    return false;
+}

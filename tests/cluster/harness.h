@@ -1,0 +1,76 @@
+/*
+ * Real clusters for tests: kluisd processes on loopback with their own CA, seal, token and data
+ * directories below a temporary directory. What a test starts dies with it, also when it fails.
+ *
+ * The programs are found through KLUISD (environment) or beside the build tree of the test.
+ * Functions that cannot do their work end the test program with a message.
+ */
+#ifndef KL_HARNESS_H
+#define KL_HARNESS_H
+
+#include "client/include/kluis.h"
+
+#include <sys/types.h>
+
+#include "rpc.pb-c.h"
+
+#define CLUSTER_NODES_MAX 7
+
+struct cluster_options {
+    unsigned nodes;               /* 1..7 */
+    uint64_t day_ms;              /* 0 = a real day */
+    const char *extra_config;     /* lines for the [cluster] section, or NULL */
+    const char *const *data_dirs; /* one per node, or NULL for directories of the cluster's own */
+};
+
+struct cluster;
+
+/* Makes files, starts every node and waits until the cluster serves. */
+struct cluster *cluster_new(const struct cluster_options *options);
+/* Kills what runs, removes the directory (kept when KLUIS_KEEP is set). NULL is allowed. */
+void cluster_free(struct cluster *c);
+
+unsigned cluster_size(const struct cluster *c);
+const char *cluster_dir(const struct cluster *c);
+const char *cluster_data_dir(const struct cluster *c, unsigned node);
+const char *cluster_config(const struct cluster *c, unsigned node);
+const char *cluster_log(const struct cluster *c, unsigned node); /* path of its stderr */
+const char *cluster_endpoint(const struct cluster *c, unsigned node);
+const char *cluster_peer_address(const struct cluster *c, unsigned node);
+const char *cluster_ca(const struct cluster *c);
+const char *cluster_token(const struct cluster *c);
+
+/* Nodes are 0 .. n-1; their ids are 1 .. n. */
+void cluster_start(struct cluster *c, unsigned node);
+/* Runs kluisd with other words than --config FILE and returns its exit code. */
+int cluster_run(struct cluster *c, unsigned node, const char *const *words);
+void cluster_signal(struct cluster *c, unsigned node, int signal_number);
+/* Waits for the process to end: exit code, or 128 + signal. Kills it after timeout_ms and gives -1. */
+int cluster_wait(struct cluster *c, unsigned node, unsigned timeout_ms);
+void cluster_kill(struct cluster *c, unsigned node);    /* SIGKILL and wait */
+bool cluster_running(struct cluster *c, unsigned node); /* false also when it ended by itself */
+pid_t cluster_pid(const struct cluster *c, unsigned node);
+/* Removes the data directory of a stopped node and makes an empty one that joins. */
+void cluster_wipe(struct cluster *c, unsigned node);
+/* Text in the node's log so far. */
+bool cluster_log_has(const struct cluster *c, unsigned node, const char *text);
+
+/* A client of all nodes. Close it with kluis_close. */
+struct kluis_client *cluster_client(const struct cluster *c);
+
+/* Status as one node sees it; free with kluis__v1__cluster_status_response__free_unpacked(s, NULL).
+ * NULL when it does not answer within two seconds. */
+Kluis__V1__ClusterStatusResponse *cluster_status(struct cluster *c, struct kluis_client *client,
+                                                 unsigned node);
+/* Index of the node that leads the group, or -1 after timeout_ms. */
+int cluster_leader(struct cluster *c, struct kluis_client *client, uint32_t group,
+                   unsigned timeout_ms);
+/* Waits until all running nodes give the same digest of the group at the same index. */
+bool cluster_digests_agree(struct cluster *c, struct kluis_client *client, uint32_t group,
+                           unsigned timeout_ms);
+
+/* Monotonic microseconds. */
+uint64_t harness_now_us(void);
+void harness_sleep_ms(unsigned ms);
+
+#endif

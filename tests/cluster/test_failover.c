@@ -1,0 +1,225 @@
+/* Real processes, real kills: nothing acknowledged is lost, nothing happens twice. */
+#include "tests/cluster/harness.h"
+#include "tests/cluster/workload.h"
+#include "tests/lib/test.h"
+
+#include <signal.h>
+#include <string.h>
+
+enum {
+    VAULT_GROUP = 1,
+    LEADER_MS = 20000,
+    SETTLE_MS = 60000,
+    LOAD_MS = 1500,
+    OUTAGE_MAX_MS = 3000
+};
+
+struct fixture {
+    struct cluster *cluster;
+    struct kluis_client *client;
+};
+
+static void setup(struct fixture *f, unsigned nodes)
+{
+    struct kluis_vault *vault = NULL;
+
+    f->cluster = cluster_new(&(struct cluster_options){.nodes = nodes});
+    f->client = cluster_client(f->cluster);
+    CHECK_EQ(kluis_vault_create(f->client, "load", NULL, 30000, &vault), KLUIS_OK);
+    kluis_vault_free(vault);
+}
+
+static void teardown(struct fixture *f)
+{
+    kluis_close(f->client);
+    cluster_free(f->cluster);
+}
+
+static struct workload *load(struct fixture *f)
+{
+    return workload_start(&(struct workload_options){.client = f->client,
+                                                     .vault = "load",
+                                                     .threads = 8,
+                                                     .names = 6,
+                                                     .round_ms = 2000,
+                                                     .timeout_ms = 20000,
+                                                     .seed = test_seed()});
+}
+
+/* Waits until the load has had `more` further writes acknowledged. */
+static void progress(struct workload *w, uint64_t more)
+{
+    uint64_t target = workload_acknowledged(w) + more;
+
+    for (unsigned i = 0; i < 1500 && workload_acknowledged(w) < target; i++) {
+        harness_sleep_ms(20);
+    }
+    CHECK(workload_acknowledged(w) >= target);
+}
+
+static void finish(struct fixture *f, struct workload *w, struct workload_result *r)
+{
+    workload_stop(w, "/tmp/kluis-failover-history.txt", r);
+    printf("  ok %llu refused %llu unknown %llu failed %llu, longest gap %llu ms %s\n",
+           (unsigned long long)r->ok, (unsigned long long)r->refused,
+           (unsigned long long)r->unknown, (unsigned long long)r->failed,
+           (unsigned long long)(r->longest_gap_us / 1000), r->first_failure);
+    if (!r->linearizable) {
+        printf("%s\n", r->violation);
+    }
+    CHECK(r->linearizable);
+    CHECK(r->ok != 0);
+    CHECK(cluster_digests_agree(f->cluster, f->client, 0, SETTLE_MS));
+    CHECK(cluster_digests_agree(f->cluster, f->client, VAULT_GROUP, SETTLE_MS));
+}
+
+/* The leader is killed in the middle of the load: writes go on within seconds, the history is
+ * linearizable, and the restarted node has the same state as the others. */
+TEST(failover, leader_killed)
+{
+    struct workload_result r;
+    struct workload *w;
+    struct fixture f;
+    int leader;
+
+    setup(&f, 3);
+    w = load(&f);
+    progress(w, 100);
+    for (int i = 0; i < 3; i++) {
+        leader = cluster_leader(f.cluster, f.client, VAULT_GROUP, LEADER_MS);
+        CHECK(leader >= 0);
+        workload_reset_gap(w);
+        cluster_kill(f.cluster, (unsigned)leader);
+        progress(w, 100);
+        cluster_start(f.cluster, (unsigned)leader);
+        progress(w, 50);
+    }
+    finish(&f, w, &r);
+    CHECK(r.longest_gap_us / 1000 < OUTAGE_MAX_MS);
+    teardown(&f);
+}
+
+/* Every node killed at once, again and again: what was acknowledged is on the disks. */
+TEST(failover, all_killed)
+{
+    struct workload_result r;
+    struct workload *w;
+    struct fixture f;
+
+    setup(&f, 3);
+    w = load(&f);
+    for (int round = 0; round < 2; round++) {
+        progress(w, 200);
+        for (unsigned i = 0; i < 3; i++) {
+            cluster_kill(f.cluster, i);
+        }
+        for (unsigned i = 0; i < 3; i++) {
+            cluster_start(f.cluster, i);
+        }
+    }
+    progress(w, 100);
+    finish(&f, w, &r);
+    teardown(&f);
+}
+
+/* A leader that was stopped and goes on after another was elected answers no stale read. */
+TEST(failover, leader_paused)
+{
+    struct workload_result r;
+    struct workload *w;
+    struct fixture f;
+    int leader;
+
+    setup(&f, 3);
+    w = load(&f);
+    progress(w, 100);
+    leader = cluster_leader(f.cluster, f.client, VAULT_GROUP, LEADER_MS);
+    CHECK(leader >= 0);
+    cluster_signal(f.cluster, (unsigned)leader, SIGSTOP);
+    progress(w, 100);
+    cluster_signal(f.cluster, (unsigned)leader, SIGCONT);
+    progress(w, 100);
+    finish(&f, w, &r);
+    teardown(&f);
+}
+
+/* Nodes are restarted one after the other under load with SIGTERM: each ends with 0, and not one
+ * client call fails. */
+TEST(failover, rolling_restart)
+{
+    struct workload_result r;
+    struct workload *w;
+    struct fixture f;
+
+    setup(&f, 3);
+    w = load(&f);
+    progress(w, 100);
+    for (unsigned i = 0; i < 3; i++) {
+        cluster_signal(f.cluster, i, SIGTERM);
+        CHECK_EQ(cluster_wait(f.cluster, i, 30000), 0);
+        cluster_start(f.cluster, i);
+        progress(w, 50);
+        CHECK(cluster_leader(f.cluster, f.client, VAULT_GROUP, LEADER_MS) >= 0);
+        CHECK(cluster_digests_agree(f.cluster, f.client, 0, SETTLE_MS)); /* it has caught up */
+    }
+    finish(&f, w, &r);
+    CHECK_EQ(r.failed, 0);
+    teardown(&f);
+}
+
+/* Without a majority a write is not acknowledged and comes back by its deadline; with the majority
+ * back it goes on. */
+TEST(failover, no_majority)
+{
+    struct kluis_secret *s = NULL;
+    enum kluis_status st;
+    struct fixture f;
+    uint64_t begun;
+
+    setup(&f, 3);
+    cluster_kill(f.cluster, 0);
+    cluster_kill(f.cluster, 1);
+    begun = harness_now_us();
+    st = kluis_secret_set(f.client, "load", "lonely", "x", 1, NULL, 3000, &s);
+    CHECK(st == KLUIS_TIMEOUT || st == KLUIS_UNAVAILABLE);
+    CHECK(harness_now_us() - begun < 5000000u);
+    cluster_start(f.cluster, 0);
+    CHECK_EQ(kluis_secret_set(f.client, "load", "company", "x", 1, NULL, 30000, &s), KLUIS_OK);
+    kluis_secret_free(s);
+    teardown(&f);
+}
+
+/* A node that lost its disk is refused until it is replaced, is then brought up from nothing, and
+ * ends with the same state. */
+TEST(failover, disk_lost)
+{
+    Kluis__V1__ClusterReplaceNodeRequest q = KLUIS__V1__CLUSTER_REPLACE_NODE_REQUEST__INIT;
+    struct workload_result r;
+    enum kluis_status st = KLUIS_NOT_FOUND;
+    uint8_t request[32];
+    uint8_t *response = NULL;
+    size_t response_len = 0;
+    struct workload *w;
+    struct fixture f;
+    size_t len;
+
+    setup(&f, 3);
+    w = load(&f);
+    progress(w, 200);
+    cluster_kill(f.cluster, 2);
+    cluster_wipe(f.cluster, 2);
+    cluster_start(f.cluster, 2);
+    progress(w, 100);
+    q.node_id = 3;
+    len = kluis__v1__cluster_replace_node_request__pack(&q, request);
+    for (unsigned i = 0; i < 200 && st != KLUIS_OK; i++) {
+        st = kluis_call(f.client, "/kluis.v1.Cluster/ReplaceNode", request, len, true, NULL, 5000,
+                        &response, &response_len);
+        harness_sleep_ms(50);
+    }
+    CHECK_EQ(st, KLUIS_OK);
+    kluis_bytes_free(response, response_len);
+    progress(w, 100);
+    finish(&f, w, &r);
+    teardown(&f);
+}

@@ -1,0 +1,445 @@
+/* What an operator may meet at night: full disks, damaged files, wrong identities, hostile clients. */
+#include "tests/cluster/harness.h"
+#include "tests/lib/test.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    EXIT_DATA_DIR = 4,
+    EXIT_CORRUPT = 5,
+    EXIT_DUPLICATE = 8,
+    CALL_MS = 20000,
+    WAIT_MS = 30000,
+    PATH_LEN = 1024,
+    IDLE_CONNECTIONS = 1000,
+};
+
+static void vault(struct kluis_client *client, const char *name)
+{
+    struct kluis_vault *v = NULL;
+
+    CHECK_EQ(kluis_vault_create(client, name, NULL, CALL_MS, &v), KLUIS_OK);
+    kluis_vault_free(v);
+}
+
+static enum kluis_status set(struct kluis_client *client, const char *name, const void *value,
+                             size_t len, unsigned timeout_ms)
+{
+    return kluis_secret_set(client, "faults", name, value, len, NULL, timeout_ms, NULL);
+}
+
+static enum kluis_status get(struct kluis_client *client, const char *name)
+{
+    struct kluis_secret *s = NULL;
+    enum kluis_status st = kluis_secret_get(client, "faults", name, NULL, CALL_MS, &s);
+
+    kluis_secret_free(s);
+    return st;
+}
+
+/* The disk of the only node fills up: writes are refused with a clear status, reads go on, and when
+ * space returns writes do too, without a restart. */
+TEST(faults, full_disk)
+{
+    char mount_point[] = "/tmp/kluis-full-XXXXXX";
+    char ballast[64];
+    char value[20000];
+    const char *dirs[1];
+    char data[64];
+    struct kluis_client *client;
+    enum kluis_status st = KLUIS_OK;
+    struct cluster *c;
+    uint64_t until;
+    int fd;
+
+    assert_non_null(mkdtemp(mount_point));
+    if (mount("tmpfs", mount_point, "tmpfs", 0, "size=128m") != 0) {
+        print_message("SKIPPED LOUDLY: no right to mount a small file system (%s)\n",
+                      strerror(errno));
+        (void)rmdir(mount_point);
+        skip();
+    }
+    memset(value, 'x', sizeof value);
+    (void)snprintf(data, sizeof data, "%s/data", mount_point);
+    (void)snprintf(ballast, sizeof ballast, "%s/ballast", mount_point);
+    dirs[0] = data;
+    c = cluster_new(&(struct cluster_options){.nodes = 1, .data_dirs = dirs});
+    client = cluster_client(c);
+    vault(client, "faults");
+    CHECK_EQ(set(client, "before", "x", 1, CALL_MS), KLUIS_OK);
+
+    fd = open(ballast, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    while (write(fd, value, sizeof value) > 0) {
+    }
+    until = harness_now_us() + 60000000u;
+    while (st != KLUIS_NO_SPACE && harness_now_us() < until) {
+        st = set(client, "filler", value, sizeof value, 2000);
+    }
+    CHECK_EQ(st, KLUIS_NO_SPACE);
+    CHECK_EQ(get(client, "before"), KLUIS_OK);
+
+    (void)close(fd);
+    (void)unlink(ballast);
+    until = harness_now_us() + 60000000u;
+    while (st != KLUIS_OK && harness_now_us() < until) {
+        st = set(client, "after", "y", 1, 2000);
+    }
+    CHECK_EQ(st, KLUIS_OK);
+    CHECK_EQ(get(client, "after"), KLUIS_OK);
+    CHECK(cluster_running(c, 0));
+    kluis_close(client);
+    cluster_free(c);
+    CHECK_EQ(umount(mount_point), 0);
+    (void)rmdir(mount_point);
+}
+
+/* Overwrites bytes in the middle of every file of a directory whose name has the given part. */
+static unsigned damage(const char *dir, const char *part)
+{
+    unsigned n = 0;
+    DIR *d = opendir(dir);
+    struct dirent *e;
+
+    while (d != NULL && (e = readdir(d)) != NULL) {
+        char path[PATH_LEN];
+        struct stat s;
+        int fd;
+
+        if (strstr(e->d_name, part) == NULL) {
+            continue;
+        }
+        (void)snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+        fd = open(path, O_RDWR | O_CLOEXEC);
+        if (fd >= 0 && fstat(fd, &s) == 0 && s.st_size > 64) {
+            char junk[48];
+
+            memset(junk, 0xa5, sizeof junk);
+            CHECK_EQ(pwrite(fd, junk, sizeof junk, 16), (ssize_t)sizeof junk);
+            n++;
+        }
+        if (fd >= 0) {
+            (void)close(fd);
+        }
+    }
+    if (d != NULL) {
+        (void)closedir(d);
+    }
+    return n;
+}
+
+static struct cluster *filled(unsigned nodes)
+{
+    struct cluster *c = cluster_new(&(struct cluster_options){.nodes = nodes});
+    struct kluis_client *client = cluster_client(c);
+    char value[20000];
+
+    memset(value, 'v', sizeof value);
+    vault(client, "faults");
+    for (int i = 0; i < 50; i++) {
+        CHECK_EQ(set(client, "filler", value, sizeof value, CALL_MS), KLUIS_OK);
+    }
+    kluis_close(client);
+    return c;
+}
+
+/* A node whose log is damaged does not start, and says what to do. */
+TEST(faults, corrupt_log)
+{
+    struct cluster *c = filled(1);
+    char dir[PATH_LEN];
+
+    cluster_kill(c, 0);
+    (void)snprintf(dir, sizeof dir, "%s/g1/log", cluster_data_dir(c, 0));
+    CHECK(damage(dir, "open-") + damage(dir, "0000") != 0);
+    cluster_start(c, 0);
+    CHECK_EQ(cluster_wait(c, 0, WAIT_MS), EXIT_CORRUPT);
+    CHECK(cluster_log_has(c, 0, "--join"));
+    cluster_free(c);
+}
+
+/* So does a node whose store is damaged. */
+TEST(faults, corrupt_store)
+{
+    struct cluster *c = filled(1);
+    char dir[PATH_LEN];
+
+    cluster_signal(c, 0, SIGTERM);
+    CHECK_EQ(cluster_wait(c, 0, WAIT_MS), 0);
+    (void)snprintf(dir, sizeof dir, "%s/g1/state", cluster_data_dir(c, 0));
+    CHECK(damage(dir, "MANIFEST") != 0);
+    cluster_start(c, 0);
+    CHECK_EQ(cluster_wait(c, 0, WAIT_MS), EXIT_CORRUPT);
+    CHECK(cluster_log_has(c, 0, "--join"));
+    cluster_free(c);
+}
+
+/* Copies a configuration with one word replaced by another in every line. */
+static void rewrite(const char *from, const char *to, const char *old, const char *new)
+{
+    char line[PATH_LEN];
+    FILE *in = fopen(from, "r");
+    FILE *out = fopen(to, "w");
+
+    assert_non_null(in);
+    assert_non_null(out);
+    while (fgets(line, sizeof line, in) != NULL) {
+        char *at = strstr(line, old);
+
+        if (at == NULL) {
+            (void)fputs(line, out);
+        } else {
+            (void)fprintf(out, "%.*s%s%s", (int)(at - line), line, new, at + strlen(old));
+        }
+    }
+    (void)fclose(in);
+    (void)fclose(out);
+}
+
+/* A data directory is one process's, one node's and one cluster's. */
+TEST(faults, data_directory_of_another)
+{
+    struct cluster *c = cluster_new(&(struct cluster_options){.nodes = 1});
+    char config[PATH_LEN];
+
+    CHECK_EQ(cluster_run(c, 0, (const char *[]){"--config", cluster_config(c, 0), NULL}),
+             EXIT_DATA_DIR);
+    CHECK(cluster_log_has(c, 0, "another kluisd uses this data directory"));
+    cluster_kill(c, 0);
+    (void)snprintf(config, sizeof config, "%s/other.conf", cluster_dir(c));
+    rewrite(cluster_config(c, 0), config, "name = test", "name = elsewhere");
+    CHECK_EQ(cluster_run(c, 0, (const char *[]){"--config", config, NULL}), EXIT_DATA_DIR);
+    CHECK(cluster_log_has(c, 0, "belongs to cluster 'test', not 'elsewhere'"));
+    rewrite(cluster_config(c, 0), config, "/data1", "/data-none");
+    CHECK_EQ(cluster_run(c, 0, (const char *[]){"--config", config, NULL}), EXIT_DATA_DIR);
+    CHECK(cluster_log_has(c, 0, "not initialised"));
+    cluster_free(c);
+}
+
+/* A second data directory with the id of a node that is alive is turned away; the cluster goes on. */
+TEST(faults, two_nodes_with_one_id)
+{
+    struct cluster *c = cluster_new(&(struct cluster_options){.nodes = 3});
+    struct kluis_client *client = cluster_client(c);
+    char config[PATH_LEN];
+    char other[PATH_LEN];
+
+    vault(client, "faults");
+    (void)snprintf(other, sizeof other, "%s/twin.conf", cluster_dir(c));
+    (void)snprintf(config, sizeof config, "%s/twin2.conf", cluster_dir(c));
+    rewrite(cluster_config(c, 2), other, "/data3", "/data-twin");
+    rewrite(other, config, "node = n3",
+            "node = n3\nlisten_client = 127.0.0.1:0\nlisten_peer = 127.0.0.1:0");
+    CHECK_EQ(cluster_run(c, 2, (const char *[]){"--init", "--config", config, NULL}), 0);
+    CHECK_EQ(cluster_run(c, 2, (const char *[]){"--config", config, NULL}), EXIT_DUPLICATE);
+    CHECK_EQ(set(client, "still", "x", 1, CALL_MS), KLUIS_OK);
+    CHECK(cluster_running(c, 2));
+    kluis_close(client);
+    cluster_free(c);
+}
+
+/* ---- strangers ---- */
+
+static int dial(const char *address)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET};
+    const char *colon = strrchr(address, ':');
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    a.sin_port = htons((uint16_t)strtoul(colon + 1, NULL, 10));
+    assert_true(fd >= 0);
+    if (connect(fd, (struct sockaddr *)&a, sizeof a) != 0) {
+        (void)close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+/* Garbage instead of TLS on both ports, and a thousand silent connections: everybody else is served
+ * as before. */
+TEST(faults, strangers)
+{
+    struct cluster *c = cluster_new(&(struct cluster_options){.nodes = 1});
+    struct kluis_client *client = cluster_client(c);
+    struct rlimit files = {8192, 8192};
+    int fds[IDLE_CONNECTIONS];
+    char junk[4096];
+
+    (void)setrlimit(RLIMIT_NOFILE, &files);
+    vault(client, "faults");
+    memset(junk, 0x5a, sizeof junk);
+    for (int i = 0; i < 200; i++) {
+        int fd = dial(i % 2 == 0 ? cluster_endpoint(c, 0) : cluster_peer_address(c, 0));
+
+        CHECK(fd >= 0);
+        CHECK(send(fd, junk, sizeof junk, MSG_NOSIGNAL) > 0);
+        (void)close(fd);
+    }
+    for (int i = 0; i < IDLE_CONNECTIONS; i++) {
+        fds[i] = dial(cluster_endpoint(c, 0));
+        CHECK(fds[i] >= 0);
+    }
+    CHECK_EQ(set(client, "served", "x", 1, CALL_MS), KLUIS_OK);
+    CHECK_EQ(get(client, "served"), KLUIS_OK);
+    for (int i = 0; i < IDLE_CONNECTIONS; i++) {
+        (void)close(fds[i]);
+    }
+    CHECK(cluster_running(c, 0));
+    kluis_close(client);
+    cluster_free(c);
+}
+
+/* A client that trusts another CA gets nothing out of this cluster, nor does a wrong token. */
+TEST(faults, wrong_credentials)
+{
+    struct cluster *c = cluster_new(&(struct cluster_options){.nodes = 1});
+    struct cluster *other = cluster_new(&(struct cluster_options){.nodes = 1});
+    const char *endpoint = cluster_endpoint(c, 0);
+    struct kluis_options o = {.endpoints = &endpoint,
+                              .endpoints_n = 1,
+                              .ca_file = cluster_ca(other),
+                              .token = cluster_token(c)};
+    struct kluis_client *client = NULL;
+
+    CHECK_EQ(kluis_open(&o, &client, NULL, 0), KLUIS_OK);
+    CHECK_NE(set(client, "x", "x", 1, 1500), KLUIS_OK);
+    kluis_close(client);
+    o.ca_file = cluster_ca(c);
+    o.token = cluster_token(other);
+    CHECK_EQ(kluis_open(&o, &client, NULL, 0), KLUIS_OK);
+    CHECK_EQ(set(client, "x", "x", 1, CALL_MS), KLUIS_UNAUTHENTICATED);
+    kluis_close(client);
+    cluster_free(other);
+    cluster_free(c);
+}
+
+/* ---- secrecy ---- */
+
+static bool file_has(const char *path, const char *needle, size_t len)
+{
+    static char buf[1 << 20];
+    FILE *f = fopen(path, "r");
+    bool found = false;
+    size_t n;
+
+    while (f != NULL && !found && (n = fread(buf, 1, sizeof buf, f)) >= len) {
+        found = memmem(buf, n, needle, len) != NULL;
+        if (n == sizeof buf) {
+            (void)fseek(f, -(long)len, SEEK_CUR);
+        }
+    }
+    if (f != NULL) {
+        (void)fclose(f);
+    }
+    return found;
+}
+
+static bool tree_has(const char *dir, const char *needle, size_t len)
+{
+    DIR *d = opendir(dir);
+    struct dirent *e;
+    bool found = false;
+
+    while (d != NULL && !found && (e = readdir(d)) != NULL) {
+        char path[PATH_LEN];
+        struct stat s;
+
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) {
+            continue;
+        }
+        (void)snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+        if (lstat(path, &s) != 0) {
+            continue;
+        }
+        found = S_ISDIR(s.st_mode) ? tree_has(path, needle, len) : file_has(path, needle, len);
+        if (found && !S_ISDIR(s.st_mode)) {
+            print_error("found in %s\n", path);
+        }
+    }
+    if (d != NULL) {
+        (void)closedir(d);
+    }
+    return found;
+}
+
+/* No value of a secret is anywhere on a disk: not in logs, stores, audit trails, nor after restarts;
+ * and no node would write a core dump. The name is, so the search itself works. */
+TEST(faults, no_plaintext_on_disk)
+{
+    static const char marker[] = "PLAINTEXT-MARKER-7c1f0a";
+    struct cluster *c = cluster_new(&(struct cluster_options){.nodes = 3});
+    struct kluis_client *client = cluster_client(c);
+    struct kluis_blob *blob = NULL;
+    struct rlimit core;
+
+    vault(client, "faults");
+    for (int i = 0; i < 20; i++) {
+        CHECK_EQ(set(client, "needle-name", marker, sizeof marker - 1, CALL_MS), KLUIS_OK);
+        CHECK_EQ(get(client, "needle-name"), KLUIS_OK);
+    }
+    CHECK_EQ(kluis_secret_backup(client, "faults", "needle-name", CALL_MS, &blob), KLUIS_OK);
+    CHECK(memmem(blob->data, blob->len, marker, sizeof marker - 1) == NULL);
+    kluis_blob_free(blob);
+    for (unsigned i = 0; i < 3; i++) {
+        CHECK_EQ(prlimit(cluster_pid(c, i), RLIMIT_CORE, NULL, &core), 0);
+        CHECK_EQ(core.rlim_cur, 0);
+    }
+    kluis_close(client);
+    for (unsigned i = 0; i < 3; i++) {
+        cluster_signal(c, i, SIGTERM);
+        CHECK_EQ(cluster_wait(c, i, WAIT_MS), 0);
+    }
+    CHECK(tree_has(cluster_dir(c), "needle-name", 11));
+    CHECK(!tree_has(cluster_dir(c), marker, sizeof marker - 1));
+    cluster_free(c);
+}
+
+/* ---- retention ---- */
+
+/* With a day of one second a deleted secret is purged after its seven days and not before, also when the
+ * leader is killed meanwhile; its name is free again then. */
+TEST(faults, retention_purges_on_time)
+{
+    struct cluster *c = cluster_new(&(struct cluster_options){.nodes = 3, .day_ms = 1000});
+    struct kluis_client *client = cluster_client(c);
+    struct kluis_vault_options vo = {.retention_days = 7};
+    struct kluis_vault *v = NULL;
+    struct kluis_secret *s = NULL;
+    enum kluis_status st = KLUIS_OK;
+    uint64_t deleted;
+    int leader;
+
+    CHECK_EQ(kluis_vault_create(client, "faults", &vo, CALL_MS, &v), KLUIS_OK);
+    kluis_vault_free(v);
+    CHECK_EQ(set(client, "mortal", "x", 1, CALL_MS), KLUIS_OK);
+    deleted = harness_now_us();
+    CHECK_EQ(kluis_secret_delete(client, "faults", "mortal", CALL_MS, &s), KLUIS_OK);
+    CHECK_EQ(s->scheduled_purge_ms - s->deleted_ms, 7000);
+    kluis_secret_free(s);
+    leader = cluster_leader(c, client, 1, WAIT_MS);
+    CHECK(leader >= 0);
+    cluster_kill(c, (unsigned)leader);
+    CHECK_EQ(set(client, "mortal", "y", 1, CALL_MS), KLUIS_DELETED);
+    while (st == KLUIS_OK && harness_now_us() - deleted < 60000000u) {
+        s = NULL;
+        st = kluis_secret_get_deleted(client, "faults", "mortal", CALL_MS, &s);
+        kluis_secret_free(s);
+        harness_sleep_ms(50);
+    }
+    CHECK_EQ(st, KLUIS_NOT_FOUND);
+    CHECK(harness_now_us() - deleted >= 7000000u);
+    CHECK_EQ(set(client, "mortal", "z", 1, CALL_MS), KLUIS_OK);
+    kluis_close(client);
+    cluster_free(c);
+}

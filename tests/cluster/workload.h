@@ -1,0 +1,44 @@
+/*
+ * Concurrent clients over few names, every operation recorded: the load under which clusters are
+ * broken. Values are all different, so that the checker can tell writes apart. Names change with
+ * every round, so that a long run is many small histories.
+ */
+#ifndef KL_WORKLOAD_H
+#define KL_WORKLOAD_H
+
+#include "client/include/kluis.h"
+
+#include "tests/lib/history.h"
+
+struct workload;
+
+struct workload_options {
+    struct kluis_client *client;
+    const char *vault;   /* exists */
+    unsigned threads;    /* 1..32 */
+    unsigned names;      /* per round */
+    unsigned round_ms;   /* a new set of names after so long; 0 = never */
+    unsigned timeout_ms; /* deadline of each call */
+    uint64_t seed;
+};
+
+struct workload_result {
+    uint64_t ok, refused, unknown; /* by outcome */
+    uint64_t failed;               /* status of the last failure is first_failure */
+    uint64_t writes_acknowledged;
+    uint64_t longest_gap_us; /* between two acknowledged writes */
+    char first_failure[256];
+    bool linearizable;
+    char violation[2048];
+};
+
+struct workload *workload_start(const struct workload_options *options);
+/* Forgets the gap seen so far and begins to measure anew. */
+void workload_reset_gap(struct workload *w);
+/* Acknowledged writes so far. */
+uint64_t workload_acknowledged(struct workload *w);
+/* Ends the threads, checks the history, writes it to `dump` when that is not NULL and the history is
+ * not linearizable, and frees. */
+void workload_stop(struct workload *w, const char *dump, struct workload_result *out);
+
+#endif
