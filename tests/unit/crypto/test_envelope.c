@@ -129,6 +129,8 @@ TEST(envelope, identity_mismatch)
     CHECK_OK(fixture_seal(&f, kl_bytes_str(secret), &box));
     f.id.vault_id = kl_bytes_of(other, KL_ID_LEN);
     refused(&f, kl_buf_bytes(&box));
+    /* not even while the vault's key is in the cache */
+    CHECK_STATUS(kl_object_key_new(f.ring, &f.id, kl_buf_bytes(&f.vault_key), &plain), KL_CRYPTO);
     f.id = right;
     f.id.object_id = kl_bytes_of(other, KL_ID_LEN);
     refused(&f, kl_buf_bytes(&box));
