@@ -126,10 +126,10 @@ static void remember_version(struct worker *k, const struct op *op, const struct
 static void note_write(struct workload *w, uint64_t now)
 {
     w->r.writes_acknowledged++;
-    if (w->last_write_us != 0 && now - w->last_write_us > w->r.longest_gap_us) {
+    if (w->last_write_us != 0 && now > w->last_write_us + w->r.longest_gap_us) {
         w->r.longest_gap_us = now - w->last_write_us;
     }
-    w->last_write_us = now;
+    w->last_write_us = now > w->last_write_us ? now : w->last_write_us;
 }
 
 static void note(struct worker *k, const struct op *op, size_t index, enum kluis_status st,
@@ -222,7 +222,7 @@ struct workload *workload_start(const struct workload_options *o)
 void workload_reset_gap(struct workload *w)
 {
     (void)pthread_mutex_lock(&w->lock);
-    w->last_write_us = 0;
+    w->last_write_us = harness_now_us(); /* a gap counts from here, also before the next write */
     w->r.longest_gap_us = 0;
     (void)pthread_mutex_unlock(&w->lock);
 }
