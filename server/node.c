@@ -107,15 +107,27 @@ static void view_replace(void *ctx, uint64_t node_id, kl_group_done_fn done, voi
 
 /* ---- peers ---- */
 
+void kl_node_member_address(uint64_t node_id, uint64_t generation, char out[48])
+{
+    if (generation == 0) {
+        (void)snprintf(out, 48, "%llu", (unsigned long long)node_id);
+    } else {
+        (void)snprintf(out, 48, "%llu.%llu", (unsigned long long)node_id,
+                       (unsigned long long)generation);
+    }
+}
+
 /* What the directory says of a node's data directory: KL_OK, KL_FORBIDDEN, or KL_UNAVAILABLE while
  * the directory is not open. A node that is not registered yet is accepted. */
-static enum kl_status registered(struct kl_node *node, uint64_t id, const uint8_t uuid[KL_ID_LEN])
+static enum kl_status registered(struct kl_node *node, uint64_t id, const uint8_t uuid[KL_ID_LEN],
+                                 uint64_t *generation)
 {
     Kluis__Store__NodeRecord *record = NULL;
     struct kl_host_uv *host = kl_node_host(node, 0);
     struct kl_read read;
     enum kl_status st;
 
+    *generation = 0;
     if (host == NULL || kl_group_read_local(kl_host_uv_group(host), &read) != KL_OK) {
         return KL_UNAVAILABLE;
     }
@@ -124,9 +136,12 @@ static enum kl_status registered(struct kl_node *node, uint64_t id, const uint8_
     if (st == KL_NOT_FOUND) {
         return KL_OK;
     }
-    if (st == KL_OK && !kl_bytes_eq(kl_bytes_of(record->data_uuid.data, record->data_uuid.len),
-                                    kl_bytes_of(uuid, KL_ID_LEN))) {
-        st = KL_FORBIDDEN;
+    if (st == KL_OK) {
+        *generation = record->generation;
+        if (!kl_bytes_eq(kl_bytes_of(record->data_uuid.data, record->data_uuid.len),
+                         kl_bytes_of(uuid, KL_ID_LEN))) {
+            st = KL_FORBIDDEN;
+        }
     }
     kl_pb_wipe_free((ProtobufCMessage *)record, &kl_pb_allocator);
     return st;
@@ -136,16 +151,17 @@ static enum kl_status on_check_uuid(void *ctx, uint64_t id, const uint8_t uuid[K
 {
     struct kl_node *node = ctx;
     int i = kl_node_position(node, id);
+    struct kl_peer_seen seen = {.greeted = true};
     enum kl_status st;
 
     if (i < 0) {
         return KL_FORBIDDEN;
     }
-    st = registered(node, id, uuid);
+    st = registered(node, id, uuid, &seen.generation);
+    seen.verified = st == KL_OK;
+    memcpy(seen.uuid, uuid, KL_ID_LEN);
     (void)pthread_mutex_lock(&node->peers_lock);
-    memcpy(node->seen[i].uuid, uuid, KL_ID_LEN);
-    node->seen[i].greeted = true;
-    node->seen[i].verified = st == KL_OK;
+    node->seen[i] = seen;
     (void)pthread_mutex_unlock(&node->peers_lock);
     if (st == KL_FORBIDDEN) {
         kl_log(KL_LOG_WARN, "node",
@@ -156,36 +172,73 @@ static enum kl_status on_check_uuid(void *ctx, uint64_t id, const uint8_t uuid[K
     return st == KL_FORBIDDEN ? st : KL_OK;
 }
 
-/* A peer that greeted before the directory was open is checked with its first message. */
-static bool verified(struct kl_node *node, uint64_t id)
+static struct kl_peer_seen seen_of(struct kl_node *node, size_t i)
 {
-    uint8_t uuid[KL_ID_LEN];
+    struct kl_peer_seen seen;
+
+    (void)pthread_mutex_lock(&node->peers_lock);
+    seen = node->seen[i];
+    (void)pthread_mutex_unlock(&node->peers_lock);
+    return seen;
+}
+
+/* A peer that greeted before the directory was open is checked with its first message. */
+static bool verified(struct kl_node *node, uint64_t id, struct kl_peer_seen *seen)
+{
     int i = kl_node_position(node, id);
-    bool ok;
 
     if (i < 0) {
         return false;
     }
-    (void)pthread_mutex_lock(&node->peers_lock);
-    ok = node->seen[i].verified;
-    memcpy(uuid, node->seen[i].uuid, KL_ID_LEN);
-    (void)pthread_mutex_unlock(&node->peers_lock);
-    if (ok || registered(node, id, uuid) != KL_OK) {
-        return ok;
+    *seen = seen_of(node, (size_t)i);
+    if (seen->verified) {
+        return true;
+    }
+    if (registered(node, id, seen->uuid, &seen->generation) != KL_OK) {
+        return false;
     }
     (void)pthread_mutex_lock(&node->peers_lock);
     node->seen[i].verified = true;
+    node->seen[i].generation = seen->generation;
     (void)pthread_mutex_unlock(&node->peers_lock);
     return true;
+}
+
+/* Is the sender's generation a member of the group? The answer only ever becomes yes. */
+static bool admitted(struct kl_node *node, uint64_t id, const struct kl_peer_seen *seen,
+                     size_t group_at)
+{
+    struct kl_group_status status;
+    char address[48];
+
+    if (seen->generation == 0 || seen->admitted[group_at]) {
+        return true;
+    }
+    kl_node_member_address(id, seen->generation, address);
+    kl_group_status(kl_host_uv_group(atomic_load(&node->hosts[group_at])), &status);
+    for (size_t i = 0; i < status.members_n; i++) {
+        if (strcmp(status.members[i].address, address) == 0) {
+            (void)pthread_mutex_lock(&node->peers_lock);
+            node->seen[kl_node_position(node, id)].admitted[group_at] = true;
+            (void)pthread_mutex_unlock(&node->peers_lock);
+            return true;
+        }
+    }
+    return false;
 }
 
 static void on_message(void *ctx, uint64_t from, uint16_t group, struct kl_bytes message)
 {
     struct kl_node *node = ctx;
-    struct kl_host_uv *host = kl_node_host(node, group);
+    struct kl_peer_seen seen;
 
-    if (host != NULL && verified(node, from)) {
-        kl_host_uv_receive(host, from, message);
+    for (size_t i = 0; i < node->groups_n; i++) {
+        struct kl_host_uv *host = atomic_load(&node->hosts[i]);
+
+        if (node->groups[i] == group && host != NULL && verified(node, from, &seen) &&
+            admitted(node, from, &seen, i)) {
+            kl_host_uv_receive(host, from, message);
+        }
     }
 }
 
@@ -193,18 +246,15 @@ static void on_request(void *ctx, uint64_t from, struct kl_conn *conn, uint32_t 
                        struct kl_bytes call)
 {
     struct kl_node *node = ctx;
+    struct kl_peer_seen seen;
 
-    if (verified(node, from)) {
+    if (verified(node, from, &seen)) {
         kl_rpc_peer_request(node->dispatch, from, conn, stream, call);
     }
 }
 
-static void on_peer(void *ctx, uint64_t id, bool connected)
+static void tell_groups(struct kl_node *node, uint64_t id, bool connected)
 {
-    struct kl_node *node = ctx;
-
-    kl_log(KL_LOG_INFO, "node", "peer %s node=%llu", connected ? "connected" : "lost",
-           (unsigned long long)id);
     for (size_t i = 0; i < node->groups_n; i++) {
         struct kl_host_uv *host = atomic_load(&node->hosts[i]);
 
@@ -212,6 +262,13 @@ static void on_peer(void *ctx, uint64_t id, bool connected)
             kl_host_uv_peer(host, id, connected);
         }
     }
+}
+
+static void on_peer(void *ctx, uint64_t id, bool connected)
+{
+    kl_log(KL_LOG_INFO, "node", "peer %s node=%llu", connected ? "connected" : "lost",
+           (unsigned long long)id);
+    tell_groups(ctx, id, connected);
 }
 
 static void on_refused(void *ctx, uint64_t by, const char *why)
@@ -458,6 +515,11 @@ static enum kl_status open_groups(struct kl_node *node, enum kl_exit *exit_code,
             return st;
         }
     }
+    for (size_t i = 0; i < node->config.nodes_n; i++) {
+        if (kl_peers_connected(node->peers, node->config.nodes[i].id)) {
+            tell_groups(node, node->config.nodes[i].id, true); /* it came before they were open */
+        }
+    }
     return KL_OK;
 }
 
@@ -636,10 +698,12 @@ void kl_node_stop(struct kl_node *node)
     if (node->rpc != NULL) {
         kl_rpc_server_free(node->rpc);
     }
-    kl_peers_free(node->peers);
+    kl_peers_stop(
+        node->peers); /* no more messages for the groups; they may still send into the void */
     close_groups(node);
     kl_dispatch_free(node->dispatch);
     kl_steward_free(node->steward);
+    kl_peers_free(node->peers);
     kl_net_free(node->net);
     kl_pool_free(node->pool);
     kl_audit_free(node->audit);

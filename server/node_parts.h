@@ -21,7 +21,11 @@
 struct kl_peer_seen {
     uint8_t uuid[KL_ID_LEN]; /* as greeted last */
     bool greeted;
-    bool verified; /* equal to the registered one, or none is registered yet */
+    bool verified;       /* equal to the registered one, or none is registered yet */
+    uint64_t generation; /* of the registered one, once verified */
+    /* By position in groups[]: the group's member list names this generation. Until it does, what
+     * the node says in that group is not heard: a voter that lost its disk must not vote. */
+    bool admitted[KL_NODES_MAX + 1];
 };
 
 struct kl_steward;
@@ -54,6 +58,8 @@ struct kl_node {
 
 /* Group id -> running host, or NULL. Any thread. */
 struct kl_host_uv *kl_node_host(struct kl_node *node, uint16_t group);
+/* How a group's member list names a data directory: "ID" for the first generation, "ID.N" later. */
+void kl_node_member_address(uint64_t node_id, uint64_t generation, char out[48]);
 /* A finisher for one group that calls other nodes through this node's dispatcher. */
 KL_MUST_USE enum kl_status kl_node_finisher_new(struct kl_node *node, uint16_t group,
                                                 struct kl_finisher **out);

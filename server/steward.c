@@ -373,8 +373,7 @@ static void reconcile_members(struct kl_steward *s, struct group_work *w, struct
 
         if (id != s->node->view.node_id && kl_core_node(&read.view, id, &record) == KL_OK &&
             record->generation != 0) {
-            (void)snprintf(address, sizeof address, "%llu.%llu", (unsigned long long)id,
-                           (unsigned long long)record->generation);
+            kl_node_member_address(id, record->generation, address);
             bring_member(w, group, status, id, address);
         }
         kl_pb_wipe_free((ProtobufCMessage *)record, &kl_pb_allocator);

@@ -307,17 +307,21 @@ uint16_t kl_peers_port(const struct kl_peers *peers)
     return peers->listener == NULL ? 0 : kl_listener_port(peers->listener);
 }
 
-/* No new links, then none at all. */
-static void stop(struct kl_peers *peers)
+void kl_peers_stop(struct kl_peers *peers)
 {
+    if (peers == NULL || peers->cv == NULL) {
+        return;
+    }
     nng_mtx_lock(peers->lock);
     peers->stopping = true;
     nng_cv_wake(peers->cv);
     nng_mtx_unlock(peers->lock);
     if (peers->thread != NULL) {
         nng_thread_destroy(peers->thread); /* joins */
+        peers->thread = NULL;
     }
     kl_listener_free(peers->listener);
+    peers->listener = NULL;
     nng_mtx_lock(peers->lock);
     for (struct kl_peer_link *link = peers->links; link != NULL; link = link->next) {
         kl_conn_close(link->conn);
@@ -333,9 +337,7 @@ void kl_peers_free(struct kl_peers *peers)
     if (peers == NULL) {
         return;
     }
-    if (peers->cv != NULL) {
-        stop(peers);
-    }
+    kl_peers_stop(peers);
     nng_cv_free(peers->cv);
     nng_mtx_free(peers->lock);
     for (size_t i = 0; i < peers->peers_n; i++) {

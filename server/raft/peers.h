@@ -43,8 +43,10 @@ struct kl_peers_options {
 
 KL_MUST_USE enum kl_status kl_peers_new(const struct kl_peers_options *options,
                                         struct kl_peers **out, char *err, size_t err_len);
-/* Closes every connection and fails every call under way, waits until no callback runs. Before
- * kl_net_free(); not from a callback. */
+/* Closes every connection and fails every call under way, waits until no callback runs. From then on
+ * nothing is sent; groups that still would may be closed now. Not from a callback. Idempotent. */
+void kl_peers_stop(struct kl_peers *peers);
+/* Stops when that was not done, and frees. Before kl_net_free(). NULL is allowed. */
 void kl_peers_free(struct kl_peers *peers);
 /* Port of the peer listener (options.listen may say 0); 0 when there is none. */
 uint16_t kl_peers_port(const struct kl_peers *peers);
