@@ -184,7 +184,7 @@ static bool is_address(const char *value)
         return false;
     }
     n = (size_t)(colon - value);
-    if (n > 4 && value[0] == '[' && value[n - 1] == ']') {
+    if (n >= 4 && value[0] == '[' && value[n - 1] == ']') {
         return all_of(value + 1, n - 2, "0123456789abcdefABCDEF:.%");
     }
     return n != 0 && all_of(value, n, host_chars);
@@ -466,7 +466,7 @@ static enum kl_status begin_section(struct parser *p, char *title)
         st = begin_principal(p, name);
     } else if (section == SECTION_NONE || *name != '\0') {
         st =
-            bad(p, p->title,
+            bad(p, p->title[0] == '\0' ? "section" : p->title,
                 "unknown section: [cluster], [this], [node NAME] and [principal NAME] are allowed");
     } else if ((p->sections & 1ull << section) != 0) {
         st = bad(p, p->title, "this section stands twice");

@@ -149,6 +149,12 @@ static bool names_valid(const struct kl_blob_head *head)
            kl_object_name_check(head->name, NULL) == KL_OK;
 }
 
+/* What every restore relies on. */
+static bool meta_is_whole(const Kluis__Store__VersionMeta *meta)
+{
+    return meta->version_id.len == KL_ID_LEN && meta->attributes != NULL;
+}
+
 /* ---- writer ---- */
 
 enum kl_status kl_blob_writer_new(struct kl_keyring *ring, const struct kl_blob_head *head,
@@ -179,6 +185,9 @@ enum kl_status kl_blob_writer_add(struct kl_blob_writer *w, const struct kl_blob
 
     if (w->added == w->head.version_count) {
         return KL_INTERNAL;
+    }
+    if (!meta_is_whole(version->meta)) {
+        return KL_CORRUPT; /* better no backup than one that cannot be restored */
     }
     if (meta_len > KL_RECORD_MAX || version->payload.len > KL_BLOB_MAX ||
         blob_len(w->plain.len + VERSION_HEAD_LEN + meta_len + version->payload.len) > KL_BLOB_MAX) {
@@ -512,10 +521,49 @@ const struct kl_blob_head *kl_blob_reader_head(const struct kl_blob_reader *r)
     return &r->head;
 }
 
+/* protobuf-c says NULL for both no memory and no message: the allocator knows which. */
+struct noting_allocator {
+    ProtobufCAllocator allocator;
+    bool failed;
+};
+
+static void *noting_alloc(void *data, size_t n)
+{
+    struct noting_allocator *a = data;
+    void *p = kl_pb_allocator.alloc(kl_pb_allocator.allocator_data, n);
+
+    a->failed = a->failed || p == NULL;
+    return p;
+}
+
+static void noting_free(void *data, void *p)
+{
+    (void)data;
+    kl_pb_allocator.free(kl_pb_allocator.allocator_data, p);
+}
+
+static enum kl_status unpack_meta(struct kl_bytes packed, Kluis__Store__VersionMeta **out)
+{
+    struct noting_allocator a = {.failed = false};
+    Kluis__Store__VersionMeta *meta;
+
+    a.allocator = (ProtobufCAllocator){noting_alloc, noting_free, &a};
+    meta = kluis__store__version_meta__unpack(&a.allocator, packed.len, packed.ptr);
+    if (meta == NULL) {
+        return a.failed ? KL_NO_MEMORY : KL_BLOB_MALFORMED;
+    }
+    if (!meta_is_whole(meta)) {
+        kluis__store__version_meta__free_unpacked(meta, &kl_pb_allocator);
+        return KL_BLOB_MALFORMED;
+    }
+    *out = meta;
+    return KL_OK;
+}
+
 enum kl_status kl_blob_reader_next(struct kl_blob_reader *r, Kluis__Store__VersionMeta **meta,
                                    struct kl_buf *payload)
 {
-    Kluis__Store__VersionMeta *unpacked;
+    Kluis__Store__VersionMeta *unpacked = NULL;
     struct kl_bytes packed;
     struct kl_bytes text;
     enum kl_status st;
@@ -529,10 +577,9 @@ enum kl_status kl_blob_reader_next(struct kl_blob_reader *r, Kluis__Store__Versi
     if (text.len > payload->max) {
         return KL_TOO_LARGE;
     }
-    unpacked = kluis__store__version_meta__unpack(&kl_pb_allocator, packed.len, packed.ptr);
-    if (unpacked == NULL || unpacked->version_id.len != KL_ID_LEN) {
-        kluis__store__version_meta__free_unpacked(unpacked, &kl_pb_allocator);
-        return unpacked == NULL ? KL_NO_MEMORY : KL_BLOB_MALFORMED;
+    st = unpack_meta(packed, &unpacked);
+    if (st != KL_OK) {
+        return st;
     }
     kl_buf_clear(payload);
     st = kl_buf_put(payload, text.ptr, text.len);

@@ -29,9 +29,13 @@ struct kl_blob_version {
 
 /* ---- making one ---- */
 struct kl_blob_writer;
+/* ring is borrowed until the writer is freed. KL_INVALID_ARGUMENT: a name of the head breaks its rule,
+ * or there is no version. */
 KL_MUST_USE enum kl_status kl_blob_writer_new(struct kl_keyring *ring,
                                               const struct kl_blob_head *head,
                                               struct kl_blob_writer **out);
+/* KL_CORRUPT: the meta has no id of 16 bytes or no attributes. KL_TOO_LARGE, KL_INTERNAL (more than
+ * the head said). */
 KL_MUST_USE enum kl_status kl_blob_writer_add(struct kl_blob_writer *w,
                                               const struct kl_blob_version *version);
 /* Appends the finished blob to *out. KL_TOO_LARGE over KL_BLOB_MAX; KL_INTERNAL when the number of
@@ -44,15 +48,17 @@ void kl_blob_writer_free(struct kl_blob_writer *w);
 /*
  * Authenticates the whole blob before anything of it is believed. KL_BLOB_MALFORMED, KL_BLOB_FORMAT,
  * KL_BLOB_TRUNCATED, KL_BLOB_TAMPERED, KL_BLOB_GEOGRAPHY (another geography's root),
- * KL_BLOB_SUBSCRIPTION (not `subscription`), KL_BLOB_KIND (not `kind`).
+ * KL_BLOB_SUBSCRIPTION (not `subscription`), KL_BLOB_KIND (not `kind`). The reader keeps its own copy:
+ * ring and blob are borrowed for the call only.
  */
 struct kl_blob_reader;
 KL_MUST_USE enum kl_status kl_blob_reader_new(struct kl_keyring *ring, struct kl_bytes blob,
                                               const char *geography, const char *subscription,
                                               uint32_t kind, struct kl_blob_reader **out);
 const struct kl_blob_head *kl_blob_reader_head(const struct kl_blob_reader *r);
-/* The next version: *meta is the caller's (kl_pb_wipe_free), *payload is replaced with its plaintext.
- * KL_NOT_FOUND after the last. */
+/* The next version: *meta is the caller's (kl_pb_wipe_free with &kl_pb_allocator; its id has 16 bytes
+ * and its attributes are there), *payload is replaced with its plaintext. KL_NOT_FOUND after the
+ * last, KL_TOO_LARGE when payload->max is too small, KL_BLOB_MALFORMED. */
 KL_MUST_USE enum kl_status kl_blob_reader_next(struct kl_blob_reader *r,
                                                Kluis__Store__VersionMeta **meta,
                                                struct kl_buf *payload);

@@ -148,6 +148,8 @@ TEST(blob, writer_refuses)
 TEST(blob, writer_limits)
 {
     static uint8_t big[1u << 20];
+    static uint8_t id[KL_ID_LEN];
+    Kluis__Store__Attributes attributes = KLUIS__STORE__ATTRIBUTES__INIT;
     Kluis__Store__VersionMeta meta = KLUIS__STORE__VERSION_META__INIT;
     struct kl_blob_version version = {&meta, {big, sizeof big}};
     struct kl_blob_head head = blob_head("a", 64);
@@ -157,12 +159,18 @@ TEST(blob, writer_limits)
 
     fixture_init(&f, NULL);
     CHECK_OK(kl_blob_writer_new(f.ring, &head, &w));
+    CHECK_STATUS(kl_blob_writer_add(w, &version), KL_CORRUPT); /* no id, no attributes */
+    meta.version_id = (ProtobufCBinaryData){sizeof id, id};
+    CHECK_STATUS(kl_blob_writer_add(w, &version), KL_CORRUPT);
+    meta.attributes = &attributes;
     for (size_t i = 0; i < 63; i++) {
         CHECK_OK(kl_blob_writer_add(w, &version));
     }
     CHECK_STATUS(kl_blob_writer_add(w, &version),
                  KL_TOO_LARGE); /* 64 MiB and what surrounds them */
-    version.payload.len = sizeof big - (size_t)64 * 8 - HEAD_LEN - (size_t)1024 * 16;
+    version.payload.len = sizeof big -
+                          64 * (8 + kluis__store__version_meta__get_packed_size(&meta)) - HEAD_LEN -
+                          (size_t)1024 * 16;
     CHECK_OK(kl_blob_writer_add(w, &version));
     version.payload.len = 0;
     CHECK_STATUS(kl_blob_writer_add(w, &version), KL_INTERNAL);
