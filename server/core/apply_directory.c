@@ -60,6 +60,7 @@ enum kl_status kl_apply_node_register(struct kl_txn *txn, const Kluis__Log__Comm
     node.node_id = op->node_id;
     node.data_uuid = op->data_uuid;
     node.registered_ms = txn->time_ms;
+    node.generation = st == KL_OK ? old->generation + 1 : 0;
     kl_txn_store(txn, key, &node.base);
     return KL_OK;
 }
