@@ -11,6 +11,18 @@
 
 enum { DAYS = 2 };
 
+#ifdef __SANITIZE_THREAD__
+/* nng and OpenSSL count references and cache with atomics of their own, which the sanitizer cannot
+ * see because the libraries are not instrumented: it takes the end of a mutex in nng's reaper, and
+ * what OpenSSL keeps in shared certificates, for races. */
+const char *__tsan_default_suppressions(void);
+const char *__tsan_default_suppressions(void)
+{
+    return "race_top:pthread_mutex_destroy\nrace_top:pthread_cond_destroy\n"
+           "race:libcrypto.so\nrace:libssl.so\n";
+}
+#endif
+
 static void issue(const char *dir, const char *name, const char *cluster, uint64_t id, int days)
 {
     char err[256] = "";
@@ -136,7 +148,6 @@ static void on_frames(void *user, struct kl_conn *conn, const struct kl_frame *f
     w->frames += n;
     w->bytes += bytes;
     w->last = frames[n - 1];
-    w->late |= w->closes == w->opens;
     (void)pthread_cond_broadcast(&w->changed);
     (void)pthread_mutex_unlock(&w->lock);
 }
@@ -234,8 +245,8 @@ void fixture_init(struct fixture *f, enum kl_tls_role server_role)
 void fixture_done(struct fixture *f)
 {
     kl_net_free(f->net);
-    CHECK_EQ(f->client.opens <= f->client.closes, true);
-    CHECK_EQ(f->server.opens <= f->server.closes, true);
+    CHECK(f->client.opens <= f->client.closes); /* on_close for every one that opened */
+    CHECK(f->server.opens <= f->server.closes);
     watch_done(&f->client);
     watch_done(&f->server);
     kl_tls_free(f->client_tls);

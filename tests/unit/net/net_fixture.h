@@ -47,7 +47,6 @@ struct watch {
     char reason[160];
     struct kl_frame last; /* body not kept */
     struct kl_conn *conn; /* retained, of the last on_open */
-    bool late;            /* something came after on_close of a single connection */
 };
 
 extern const struct kl_conn_handler watch_handler;
