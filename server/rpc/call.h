@@ -33,7 +33,6 @@ struct kl_work {
     struct kl_work *next; /* in the queue */
     struct kl_due due;
     bool answered; /* by the sweep */
-    bool internal; /* a step of another call of this node */
     bool stopped;  /* no group and no peer may be touched any more */
 
     struct kl_origin origin;
@@ -105,7 +104,8 @@ struct kl_dispatch {
 
     struct kl_vault_cache cache;
     pthread_t sweeper;
-    int timer; /* timerfd */
+    int timer;            /* timerfd */
+    atomic_size_t taking; /* calls that take room: those that are active and not answered yet */
     atomic_uint_fast64_t calls, errors, refused, reads, writes;
 };
 

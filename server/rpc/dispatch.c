@@ -278,10 +278,10 @@ static enum kl_status admit_one(struct kl_dispatch *d, struct kl_work *w, bool i
     if (d->draining && !internal) {
         return KL_UNAVAILABLE;
     }
-    if (d->active >= d->o.calls_max && !internal) {
+    if (atomic_load(&d->taking) >= d->o.calls_max && !internal) {
         return KL_EXHAUSTED;
     }
-    w->internal = internal;
+    atomic_fetch_add(&d->taking, 1);
     d->active++;
     kl_wheel_add(&d->wheel, &w->due, w->deadline_us);
     enqueue(d, w);
@@ -508,9 +508,7 @@ void kl_dispatch_free(struct kl_dispatch *d)
 
 void kl_dispatch_counters(struct kl_dispatch *d, struct kl_dispatch_counters *out)
 {
-    (void)pthread_mutex_lock(&d->lock);
-    out->active = d->active;
-    (void)pthread_mutex_unlock(&d->lock);
+    out->active = atomic_load(&d->taking);
     out->calls = atomic_load(&d->calls);
     out->errors = atomic_load(&d->errors);
     out->refused = atomic_load(&d->refused);

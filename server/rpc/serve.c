@@ -147,6 +147,7 @@ static void finish(struct kl_runner *r, struct kl_work *w, enum kl_status status
     struct kl_dispatch *d = w->d;
     uint64_t wall_ms = d->o.clock->wall_ms(d->o.clock->ctx);
 
+    atomic_fetch_sub(&d->taking, 1); /* before the reply: who has it may send the next call */
     if (w->answered) {
         audit(w, KL_TIMEOUT, wall_ms);
         release(w);

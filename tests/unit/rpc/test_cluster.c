@@ -1,0 +1,192 @@
+/* Cluster, Health and Internal. */
+#include "tests/unit/rpc/fixture.h"
+
+#define TEXT(s) ((char *)(uintptr_t)(s))
+
+/* Status shows the node, its groups with their members, and the counters. */
+TEST(cluster, status)
+{
+    struct fix *f = fix_new(1);
+    Kluis__V1__ClusterStatusRequest req = KLUIS__V1__CLUSTER_STATUS_REQUEST__INIT;
+    struct answer a = call(f, "/kluis.v1.Cluster/Status", &req.base);
+    const Kluis__V1__ClusterStatusResponse *r = (const void *)a.response;
+
+    CHECK_OK(a.st);
+    CHECK_STR(r->cluster, "testing");
+    CHECK_STR(r->geography, "lab");
+    CHECK_EQ(r->node_id, 1);
+    CHECK(!r->sealed);
+    CHECK(r->version[0] != 0);
+    CHECK_EQ(r->n_nodes, 2);
+    CHECK(r->nodes[0]->self && !r->nodes[1]->self && !r->nodes[1]->connected);
+    CHECK_STR(r->nodes[1]->client_address, "127.0.0.1:1002");
+    CHECK_EQ(r->n_groups, 2);
+    CHECK_STR(r->groups[0]->role, "leader");
+    CHECK_EQ(r->groups[1]->n_members, 2);
+    CHECK_STR(r->groups[1]->members[0]->role, "voter");
+    CHECK_STR(r->groups[1]->members[1]->role, "standby");
+    CHECK_EQ(r->n_counters, 1);
+    CHECK_STR(r->counters[0]->name, "calls_total");
+    CHECK_EQ(r->counters[0]->value, 42);
+    answer_free(&a);
+    fix_free(f);
+}
+
+/* The digest is that of the store; a group that is not there is named. */
+TEST(cluster, digest)
+{
+    struct fix *f = fix_new(1);
+    Kluis__V1__ClusterDigestRequest req = KLUIS__V1__CLUSTER_DIGEST_REQUEST__INIT;
+    uint8_t sum[32];
+    uint64_t records;
+    struct answer a;
+
+    make_vault(f, "vault", false);
+    req.group = 1;
+    a = call(f, "/kluis.v1.Cluster/Digest", &req.base);
+    CHECK_OK(a.st);
+    CHECK_OK(kl_kv_digest(fake_store_kv(f->stores[1]), NULL, sum, &records));
+    CHECK_EQ(((Kluis__V1__ClusterDigestResponse *)a.response)->records, records);
+    CHECK_EQ(((Kluis__V1__ClusterDigestResponse *)a.response)->sha256.len, 32);
+    CHECK_MEM(((Kluis__V1__ClusterDigestResponse *)a.response)->sha256.data, sum, 32);
+    answer_free(&a);
+    req.group = 9;
+    check_call(f, "/kluis.v1.Cluster/Digest", &req.base, KL_NOT_FOUND, "group", "a group");
+    req.group = 65536 + 1; /* not group 1 */
+    check_call(f, "/kluis.v1.Cluster/Digest", &req.base, KL_NOT_FOUND, "group", "a group");
+    fix_free(f);
+}
+
+/* Leadership is handed over by the leader only, to a node that is configured. */
+TEST(cluster, transfer)
+{
+    struct fix *f = fix_new(1);
+    Kluis__V1__ClusterTransferRequest req = KLUIS__V1__CLUSTER_TRANSFER_REQUEST__INIT;
+    struct answer a;
+
+    req.group = 1;
+    req.to_node_id = 7;
+    check_call(f, "/kluis.v1.Cluster/Transfer", &req.base, KL_NOT_FOUND, "to_node_id",
+               "configuration");
+    req.to_node_id = 2;
+    check_call(f, "/kluis.v1.Cluster/Transfer", &req.base, KL_OK, NULL, NULL);
+    a = call(f, "/kluis.v1.Cluster/Transfer", &req.base);
+    CHECK_STATUS(a.st, KL_NOT_LEADER);
+    CHECK_EQ(a.reply->leader->node_id, 2);
+    answer_free(&a);
+    fix_free(f);
+}
+
+/* A node of the configuration can be replaced; the node's own answer comes back. */
+TEST(cluster, replace_node)
+{
+    struct fix *f = fix_new(1);
+    Kluis__V1__ClusterReplaceNodeRequest req = KLUIS__V1__CLUSTER_REPLACE_NODE_REQUEST__INIT;
+
+    req.node_id = 3;
+    check_call(f, "/kluis.v1.Cluster/ReplaceNode", &req.base, KL_NOT_FOUND, "node_id",
+               "configuration");
+    req.node_id = 2;
+    check_call(f, "/kluis.v1.Cluster/ReplaceNode", &req.base, KL_OK, NULL, NULL);
+    CHECK_EQ(atomic_load(&f->nodes[0].replaced), 2);
+    req.node_id = 1;
+    check_call(f, "/kluis.v1.Cluster/ReplaceNode", &req.base, KL_UNAVAILABLE, NULL, NULL);
+    fix_free(f);
+}
+
+static int health(struct fix *f, const char *service, const char *token)
+{
+    Kluis__V1__HealthCheckRequest req = KLUIS__V1__HEALTH_CHECK_REQUEST__INIT;
+    const struct ask ask = {.method = "/kluis.v1.Health/Check",
+                            .request = &req.base,
+                            .token = token,
+                            .no_request_id = true};
+    struct answer a;
+    int status = -1;
+
+    req.service = TEXT(service);
+    a = fix_ask(f, &ask);
+    if (a.st == KL_OK) {
+        status = (int)((Kluis__V1__HealthCheckResponse *)a.response)->status;
+    }
+    answer_free(&a);
+    return status;
+}
+
+/* Anyone may ask; the answer follows seal and leaders; unknown services are not found. */
+TEST(health, check)
+{
+    struct fix *f = fix_new(1);
+
+    CHECK_EQ(health(f, "", ""), 1);
+    CHECK_EQ(health(f, "kluis.v1.Secrets", "Bearer wrong"), 1);
+    CHECK_EQ(health(f, "kluis.v1.Secret", ""), -1);
+    CHECK_EQ(health(f, "kluis.v1.Internal", ""), -1);
+    fake_store_lead(f->stores[1], 0);
+    CHECK_EQ(health(f, "", ""), 2);
+    fake_store_lead(f->stores[1], 2);
+    CHECK_EQ(health(f, "", ""), 1);
+    fix_seal(f, &f->nodes[0], true);
+    CHECK_EQ(health(f, "", ""), 2);
+    fix_free(f);
+}
+
+/* What is between nodes does not exist for clients, whatever their rights; nodes get it. */
+TEST(internal, only_nodes)
+{
+    struct fix *f = fix_new(1);
+    Kluis__V1__ShowVaultRequest req = KLUIS__V1__SHOW_VAULT_REQUEST__INIT;
+    struct ask ask = {.method = "/kluis.v1.Internal/ShowVault", .request = &req.base};
+    Kluis__Store__VaultRecord *v;
+    struct answer a;
+
+    make_vault(f, "vault", false);
+    req.name = TEXT("vault");
+    req.group = 1;
+    a = fix_ask(f, &ask);
+    CHECK_STATUS(a.st, KL_UNIMPLEMENTED);
+    answer_free(&a);
+    ask.from_node = 2;
+    ask.token = "";
+    a = fix_ask(f, &ask);
+    CHECK_OK(a.st);
+    v = kluis__store__vault_record__unpack(
+        NULL, ((Kluis__V1__ShowVaultResponse *)a.response)->vault.len,
+        ((Kluis__V1__ShowVaultResponse *)a.response)->vault.data);
+    CHECK(v != NULL);
+    CHECK_STR(v->name, "vault");
+    CHECK_EQ(v->wrapped_key.len, 0);
+    kluis__store__vault_record__free_unpacked(v, NULL);
+    answer_free(&a);
+    ask.method = "/kluis.v1.Secrets/List"; /* a node's certificate gives no other right */
+    a = fix_ask(f, &ask);
+    CHECK_STATUS(a.st, KL_UNAUTHENTICATED);
+    answer_free(&a);
+    fix_free(f);
+}
+
+/* Bad input between nodes is refused as any other. */
+TEST(internal, bad_input)
+{
+    struct fix *f = fix_new(1);
+    Kluis__V1__PlaceVaultRequest place = KLUIS__V1__PLACE_VAULT_REQUEST__INIT;
+    Kluis__V1__ReleaseVaultRequest release = KLUIS__V1__RELEASE_VAULT_REQUEST__INIT;
+    struct ask ask = {.method = "/kluis.v1.Internal/PlaceVault", .from_node = 2, .token = ""};
+    struct answer a;
+
+    ask.request = &place.base;
+    place.group = 1;
+    place.vault = (ProtobufCBinaryData){3, (uint8_t *)(uintptr_t) "abc"};
+    a = fix_ask(f, &ask);
+    CHECK_STATUS(a.st, KL_INVALID_ARGUMENT);
+    CHECK_STR(a.reply->fields[0]->field, "vault");
+    answer_free(&a);
+    ask.method = "/kluis.v1.Internal/ReleaseVault";
+    ask.request = &release.base;
+    release.name = TEXT("vault");
+    a = fix_ask(f, &ask);
+    CHECK_STATUS(a.st, KL_INVALID_ARGUMENT);
+    CHECK_STR(a.reply->fields[0]->field, "vault_id");
+    answer_free(&a);
+    fix_free(f);
+}
