@@ -156,7 +156,7 @@ const struct kl_cli_command kl_cli_commands[] = {
     {"secret", "list", "List the secrets of a vault, without values", "",
      "secret list --vault-name team\nsecret list --vault-name team -o json\n",
      USES(secret_list_uses), false, kl_cli_secret_list},
-    {"secret", "list-versions", "List the versions of a secret, without values", "",
+    {"secret", "list-versions", "List the versions of a secret, oldest first, without values", "",
      "secret list-versions --vault-name team --name db\n", USES(secret_versions_uses), false,
      kl_cli_secret_list_versions},
     {"secret", "set-attributes", "Change what is known of a version; the value stays",

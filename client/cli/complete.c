@@ -88,9 +88,10 @@ static void print_commands(FILE *out)
 void kl_cli_complete_bash(FILE *out)
 {
     (void)fputs("# bash completion for kluis: made by `kluis completion bash`\n"
+                "# shellcheck shell=bash disable=SC2207\n"
                 "_kluis() {\n"
                 "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}\n"
-                "    local group= command= words= i\n",
+                "    local group=\"\" command=\"\" words=\"\" i\n",
                 out);
     print_words(out);
     (void)fputs("    COMPREPLY=()\n", out);

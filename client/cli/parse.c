@@ -308,8 +308,15 @@ static int unknown_command(const struct kl_cli *cli, const struct kl_cli_group *
     for (size_t i = 0; i < kl_cli_groups_n && group == NULL; i++) {
         kl_cli_nearest_add(&nearest, kl_cli_groups[i].name);
     }
-    return usage(cli, group == NULL ? "unknown command" : "unknown subcommand", word,
-                 kl_cli_nearest(&nearest));
+    if (group == NULL) {
+        return usage(cli, "unknown command", word, kl_cli_nearest(&nearest));
+    }
+    (void)fprintf(cli->world->err, "kluis %s: unknown command \"%s\"", in, word);
+    if (kl_cli_nearest(&nearest) != NULL) {
+        (void)fprintf(cli->world->err, ". Did you mean %s?", kl_cli_nearest(&nearest));
+    }
+    (void)fprintf(cli->world->err, "\nTry 'kluis %s --help'.\n", in);
+    return KL_CLI_USAGE;
 }
 
 /* The leading words: [GROUP] COMMAND, or a request for help. Options of all may stand between. */

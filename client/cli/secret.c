@@ -2,7 +2,9 @@
  * kluis secret ...
  */
 #include "client/cli/cli.h"
+#include "common/alloc.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -208,14 +210,43 @@ static enum kluis_status list_page(struct kl_cli *cli, enum which which, uint32_
     return kluis_secret_list(cli->client, vault_of(cli), size, token, 0, page);
 }
 
-/* All pages, or as many as --maxresults asks for. */
-static int list(struct kl_cli *cli, enum which which, const struct kl_cli_column *columns,
-                size_t columns_n)
+/* What was listed so far; n of cap. */
+struct rows {
+    struct row {
+        uint64_t created_ms;
+        size_t nth;
+        json_t *json;
+    } * items;
+    size_t n, cap;
+};
+
+static void add_row(struct kl_cli *cli, struct rows *to, const struct kluis_secret *secret)
 {
-    uint64_t left =
-        cli->args.given[KL_OPT_MAXRESULTS] ? cli->args.number[KL_OPT_MAXRESULTS] : UINT64_MAX;
-    json_t *out = kl_cli_must(json_array());
-    struct kl_cli_progress *progress = kl_cli_progress_start(cli, "listing");
+    if (to->n == to->cap) {
+        to->cap = to->cap == 0 ? KL_PAGE_MAX : to->cap * 2;
+        to->items = kl_cli_must(kl_realloc(to->items, to->cap * sizeof(struct row)));
+    }
+    to->items[to->n] =
+        (struct row){secret->created_ms, to->n, kl_cli_secret_json(cli, secret, NULL)};
+    to->n++;
+}
+
+static int older_first(const void *a, const void *b)
+{
+    const struct row *x = a;
+    const struct row *y = b;
+
+    if (x->created_ms != y->created_ms) {
+        return x->created_ms < y->created_ms ? -1 : 1;
+    }
+    return x->nth < y->nth ? -1 : 1;
+}
+
+/* All pages, or as many as --maxresults asks for. */
+static enum kluis_status list_pages(struct kl_cli *cli, enum which which, struct rows *out)
+{
+    bool limited = cli->args.given[KL_OPT_MAXRESULTS];
+    uint64_t left = limited ? cli->args.number[KL_OPT_MAXRESULTS] : UINT64_MAX;
     struct kluis_secret_list *page = NULL;
     enum kluis_status st = KLUIS_OK;
     bool more = true;
@@ -228,14 +259,33 @@ static int list(struct kl_cli *cli, enum which which, const struct kl_cli_column
         st = list_page(cli, which, size, last == NULL ? NULL : last->next, &page);
         kluis_secret_list_free(last);
         for (size_t i = 0; st == KLUIS_OK && i < page->n && left != 0; i++, left--) {
-            if (json_array_append_new(out, kl_cli_secret_json(cli, page->items[i], NULL)) != 0) {
-                (void)kl_cli_must(NULL);
-            }
+            add_row(cli, out, page->items[i]);
         }
         more = st == KLUIS_OK && page->next != NULL;
     }
     kluis_secret_list_free(page);
+    return st;
+}
+
+static int list(struct kl_cli *cli, enum which which, const struct kl_cli_column *columns,
+                size_t columns_n)
+{
+    struct kl_cli_progress *progress = kl_cli_progress_start(cli, "listing");
+    struct rows found = {NULL, 0, 0};
+    enum kluis_status st = list_pages(cli, which, &found);
+    json_t *out = kl_cli_must(json_array());
+
     kl_cli_progress_end(progress);
+    if (which == VERSIONS && found.n != 0) {
+        /* The cluster lists them by id, which says nothing to people. */
+        qsort(found.items, found.n, sizeof(struct row), older_first);
+    }
+    for (size_t i = 0; i < found.n; i++) {
+        if (json_array_append_new(out, found.items[i].json) != 0) {
+            (void)kl_cli_must(NULL);
+        }
+    }
+    kl_free(found.items);
     if (st != KLUIS_OK) {
         json_decref(out);
         return kl_cli_failed(cli, st);

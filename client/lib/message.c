@@ -137,6 +137,9 @@ void kl_reply_text(const Kluis__V1__Reply *reply, char *out, size_t out_len)
                    reply->message[0] != '\0' ? reply->message
                                              : kl_status_info(kl_reply_status(reply))->text);
     for (size_t i = 0; i < reply->n_fields; i++) {
+        if (strstr(reply->message, reply->fields[i]->limit) != NULL) {
+            continue; /* the message has said so */
+        }
         at = strlen(out);
         (void)snprintf(out + at, out_len - at, "; %s: %s", reply->fields[i]->field,
                        reply->fields[i]->limit);
