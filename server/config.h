@@ -48,13 +48,15 @@ struct kl_config {
     size_t principals_n;
 };
 
-/* Parses text. On failure err is "FILE:LINE: KEY: what is wrong and what is allowed". file is only
- * for err. KL_INVALID_ARGUMENT. */
+/* Parses text. On failure err is "FILE:LINE: KEY: what is wrong and what is allowed" and out is
+ * untouched; the first error wins. file is only for err. Durations are milliseconds or have a unit
+ * (ms, s), sizes are bytes or have one (KiB, MiB, GiB). KL_INVALID_ARGUMENT, KL_NO_MEMORY. */
 KL_MUST_USE enum kl_status kl_config_parse(const char *file, const char *text,
                                            struct kl_config *out, char *err, size_t err_len);
 /* Reads and parses a file of at most 1 MiB. KL_IO besides. */
 KL_MUST_USE enum kl_status kl_config_load(const char *path, struct kl_config *out, char *err,
                                           size_t err_len);
+/* The node that this process is: never NULL for what was parsed. Borrowed from config. */
 const struct kl_config_node *kl_config_self(const struct kl_config *config);
 
 #endif

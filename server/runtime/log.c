@@ -22,7 +22,7 @@
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 
 /* Process-wide on purpose: the level is a property of the process's stderr, and SIGHUP changes it. */
-static _Atomic int threshold = KL_LOG_INFO;
+static _Atomic int log_threshold = KL_LOG_INFO;
 
 struct line {
     char text[KL_LOG_LINE_MAX];
@@ -34,7 +34,7 @@ static const char cut_mark[] = "...\n";
 
 void kl_log_set_level(enum kl_log_level level)
 {
-    atomic_store_explicit(&threshold, (int)level, memory_order_relaxed);
+    atomic_store_explicit(&log_threshold, (int)level, memory_order_relaxed);
 }
 
 enum kl_status kl_log_level_parse(const char *text, enum kl_log_level *out)
@@ -244,7 +244,7 @@ void kl_log(enum kl_log_level level, const char *area, const char *format, ...)
     ssize_t n;
     int error = errno;
 
-    if ((int)level > atomic_load_explicit(&threshold, memory_order_relaxed)) {
+    if ((int)level > atomic_load_explicit(&log_threshold, memory_order_relaxed)) {
         return;
     }
     l.len = 0;

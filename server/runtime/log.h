@@ -3,7 +3,8 @@
  *
  *   2026-01-02T03:04:05.678Z warn raft group=1 term=7 "leader lost"
  *
- * One line per call, written with one write(2). Values are quoted when they hold blanks. Nothing
+ * One line per call, written with one write(2). A conversion right behind a "=" is a value: quoted
+ * when it is empty or holds blanks, quotes or "=". What is not printable ASCII is escaped. Nothing
  * that looks like a secret may be passed: there is no %-format for bytes on purpose.
  */
 #ifndef KL_LOG_H
