@@ -26,7 +26,8 @@ struct kv_disk {
     struct content content;
     unsigned long generation; /* handles of older ones are stale */
     size_t handles;
-    unsigned long refuse_at; /* writes until refusal begins; 0 = off, 1 = now */
+    unsigned long refuse_at; /* refusal begins at this write from now; 0 = not counting */
+    bool refusing;
     enum kl_status refuse;
 };
 
@@ -148,11 +149,11 @@ static enum kl_status crash_scan(struct kl_kv *kv, struct kl_kv_snap *snap, stru
 /* The lock is held. */
 static enum kl_status refused(struct kv_disk *d, bool is_write)
 {
-    if (d->refuse_at > 1) {
-        d->refuse_at -= is_write;
-        return KL_OK;
+    if (d->refuse_at != 0 && is_write) {
+        d->refuse_at--;
+        d->refusing = d->refuse_at == 0;
     }
-    return d->refuse_at == 1 ? d->refuse : KL_OK;
+    return d->refusing ? d->refuse : KL_OK;
 }
 
 static enum kl_status remember(struct content *c, const struct kl_batch *batch)
@@ -351,6 +352,7 @@ void kv_disk_refuse(struct kv_disk *disk, unsigned long n, enum kl_status status
 {
     (void)pthread_mutex_lock(&disk->lock);
     disk->refuse_at = n;
+    disk->refusing = false;
     disk->refuse = status;
     (void)pthread_mutex_unlock(&disk->lock);
 }
