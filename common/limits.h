@@ -158,7 +158,7 @@
 #define KL_LEASE_MARGIN_PCT     10   /* of the election timeout: drift of clocks, rounding */
 #define KL_LOG_KEEP_BYTES       (32u << 20) /* log kept for slow followers, by default */
 #define KL_LOG_KEEP_ENTRIES_MAX 65536
-#define KL_LOG_KEEP_ENTRIES_MIN 64
+#define KL_LOG_KEEP_ENTRIES_MIN 16
 #define KL_LOG_CAPACITY_MIN_KB  4096  /* below it on a majority of voters writes are refused */
 #define KL_LOG_PROBE_MS         2000  /* an entry of its own asks a full disk for space */
 #define KL_STUCK_MS             10000 /* the log takes nothing more: give up and restart */
@@ -174,6 +174,6 @@
 #define KL_LETTERS_MAX          65536 /* messages of peers waiting for one group */
 #define KL_LETTER_BYTES_MAX     (64u << 20) /* what those may come to */
 #define KL_TASKS_MAX            65536       /* functions posted to one group */
-#define KL_INSTALL_TIMEOUT_MS   3600000     /* raft's own timeout for it; the streams have theirs */
+#define KL_INSTALL_TIMEOUT_MS   2000        /* Raft asks again; an existing stream goes on */
 
 #endif

@@ -535,6 +535,9 @@ static void out_step(struct kl_stream_out *s, uint64_t now)
             out_drop(s);
             return;
         }
+        if (silent > retry && now - s->told_us > retry) {
+            offer(s); /* it may have restarted and know of nothing */
+        }
         if (!s->working && !s->last_sent && s->at.seq - s->acked < s->credit) {
             s->working = true;
             kl_group_work(s->g, chunk_work, chunk_done, s);

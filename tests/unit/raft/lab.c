@@ -319,7 +319,7 @@ static void on_prepare(uv_prepare_t *prepare)
     posts_run(lab);
     packets_deliver(lab);
     for (unsigned i = 1; i <= LAB_NODES; i++) {
-        if (lab->nodes[i].group != NULL && !lab->nodes[i].closed) {
+        if (lab->nodes[i].group != NULL && !lab->nodes[i].closed && lab->frozen != i) {
             kl_group_turn(lab->nodes[i].group);
         }
     }

@@ -43,6 +43,7 @@ struct lab {
     bool cut[LAB_NODES + 1][LAB_NODES + 1];
     unsigned delay_ms;
     bool woken;
+    unsigned frozen;                 /* this node takes no turns */
     uint64_t skew_us[LAB_NODES + 1]; /* added to the monotonic clock of a node */
     struct kl_clock clocks[LAB_NODES + 1];
     /* Sees every message before it is delivered; false drops it. */

@@ -159,6 +159,83 @@ TEST(lease, restarted_voter)
     lab_free(lab);
 }
 
+static bool heard_of_term(struct lab *lab, void *arg)
+{
+    (void)arg;
+    return lab->nodes[1].group->raft.current_term >= 1000;
+}
+
+/* For one election timeout after its start a node does not even look at a request for its vote. */
+TEST(lease, restarted_node_ignores_votes)
+{
+    struct lab *lab = lab_new();
+    struct raft_message m = {.type = RAFT_REQUEST_VOTE, .server_id = 1};
+    struct kl_message_extra extra = {0};
+    struct kl_buf b = KL_BUF(1024);
+    uint64_t restarted;
+
+    lab_start(lab, 3, 3);
+    lab_init_group(lab);
+    lab_converge(lab);
+    for (unsigned i = 1; i <= 3; i++) {
+        lab_node_stop(lab, i);
+    }
+    CHECK_OK(lab_node_start(lab, 1, 3));
+    restarted = lab_now_us();
+    m.request_vote = (struct raft_request_vote){.version = 2,
+                                                .term = 1000,
+                                                .candidate_id = 2,
+                                                .last_log_index = 1000,
+                                                .last_log_term = 999,
+                                                .disrupt_leader = true};
+    CHECK_OK(kl_message_encode(&m, &extra, 0, 0, &b));
+    while (!heard_of_term(lab, NULL)) {
+        kl_group_receive(lab->nodes[1].group, 2, kl_buf_bytes(&b));
+        lab_run_ms(lab, 1);
+        CHECK(lab_now_us() - restarted < 10000000);
+    }
+    CHECK(lab_now_us() - restarted >= LAB_ELECTION_MS * 1000);
+    kl_buf_wipe(&b);
+    lab_free(lab);
+}
+
+static void frozen_tick(struct raft_io *io)
+{
+    (void)io;
+}
+
+/*
+ * A leader whose own thread sleeps does not notice that it is cut off, but those who read on other
+ * threads do: the lease alone ends in time.
+ */
+TEST(lease, frozen_leader)
+{
+    struct lab *lab = lab_new();
+    struct watch w = {0};
+
+    lab_start(lab, 3, 3);
+    lab_init_group(lab);
+    for (unsigned round = 0; round < 3; round++) {
+        struct kl_group *g;
+        raft_io_tick_cb tick;
+
+        w.old = lab_leader(lab);
+        g = lab->nodes[w.old].group;
+        tick = g->wio.tick_cb;
+        g->wio.tick_cb = frozen_tick;
+        lab->frozen = w.old;
+        lab_isolate(lab, w.old, true);
+        CHECK_OK(read_at(lab, w.old));
+        CHECK(lab_run_until(lab, deposed, &w, 10000));
+        CHECK_EQ(w.violations, 0);
+        lab->frozen = 0;
+        g->wio.tick_cb = tick;
+        lab_isolate(lab, w.old, false);
+        lab_converge(lab);
+    }
+    lab_free(lab);
+}
+
 /* A new cluster does not wait for that. */
 TEST(lease, new_cluster_votes_at_once)
 {
