@@ -62,11 +62,12 @@ enum kl_status kl_batch_status(const struct kl_batch *b)
 bool kl_batch_next(const struct kl_batch *b, size_t *pos, enum kl_batch_op *op,
                    struct kl_bytes *key, struct kl_bytes *value)
 {
-    const uint8_t *p = b->ops.ptr + *pos;
+    const uint8_t *p;
 
     if (*pos >= b->ops.len) {
         return false;
     }
+    p = b->ops.ptr + *pos;
     *op = (enum kl_batch_op)p[0];
     *key = kl_bytes_of(p + OP_HEAD, kl_get_be32(p + 1));
     *value = kl_bytes_of(p + OP_HEAD + key->len, kl_get_be32(p + 5));

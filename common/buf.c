@@ -7,8 +7,9 @@
 
 enum { CAP_MIN = 64 };
 
-/* Never realloc: the old block may hold a secret and must be wiped before it goes back. */
-static enum kl_status reserve(struct kl_buf *b, size_t n)
+/* Room for n bytes within the maximum, and for `slack` more that will not be counted. Never realloc:
+ * the old block may hold a secret and must be wiped before it goes back. */
+static enum kl_status reserve(struct kl_buf *b, size_t n, size_t slack)
 {
     size_t need;
     size_t cap;
@@ -17,7 +18,7 @@ static enum kl_status reserve(struct kl_buf *b, size_t n)
     if (n > b->max || b->len > b->max - n) {
         return KL_TOO_LARGE;
     }
-    need = b->len + n;
+    need = b->len + n + slack;
     if (need <= b->cap) {
         return KL_OK;
     }
@@ -41,7 +42,7 @@ static enum kl_status reserve(struct kl_buf *b, size_t n)
 
 enum kl_status kl_buf_grow(struct kl_buf *b, size_t n, uint8_t **out)
 {
-    enum kl_status st = reserve(b, n);
+    enum kl_status st = reserve(b, n, 0);
 
     if (st != KL_OK) {
         return st;
@@ -97,7 +98,7 @@ enum kl_status kl_buf_printf(struct kl_buf *b, const char *format, ...)
     if (n < 0) {
         goto out;
     }
-    st = reserve(b, (size_t)n + 1); /* vsnprintf writes a NUL; it is not counted */
+    st = reserve(b, (size_t)n, 1); /* vsnprintf writes a NUL; it is not counted */
     if (st == KL_OK) {
         (void)vsnprintf((char *)b->ptr + b->len, (size_t)n + 1, format, again);
         b->len += (size_t)n;

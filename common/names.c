@@ -166,8 +166,9 @@ enum kl_status kl_text_check(const char *text, size_t max)
     }
     while (*p != 0) {
         size_t n = utf8_len(p);
+        bool c1 = p[0] == 0xc2 && p[1] < 0xa0; /* U+0080..U+009F are control characters too */
 
-        if (n == 0 || *p < 0x20 || *p == 0x7f) {
+        if (n == 0 || *p < 0x20 || *p == 0x7f || c1) {
             return KL_INVALID_ARGUMENT;
         }
         p += n;
