@@ -25,6 +25,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,7 @@ enum {
     LINE_LEN = 512,
     LOG_COLUMNS = 8,
     PAGE = 100,
+    COMPLAINTS_MAX = 10,
     CALL_TIMEOUT_MS = 30000,
     EXIT_WRONG = 1,
     EXIT_TROUBLE = 2
@@ -80,6 +82,7 @@ struct load {
     pthread_mutex_t lock; /* guards what follows */
     size_t next;          /* first of `sorted` that nobody has taken */
     uint64_t versions, lost, doubled, strange, unreadable;
+    unsigned complaints;
 };
 
 struct worker {
@@ -97,6 +100,8 @@ static uint64_t now_us(void)
     return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
 }
 
+static void complain(struct load *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 static struct op *ops_add(struct ops *ops)
 {
     if (ops->n == ops->cap) {
@@ -112,6 +117,22 @@ static struct op *ops_add(struct ops *ops)
     }
     ops->v[ops->n] = (struct op){.name = ""};
     return &ops->v[ops->n++];
+}
+
+/* The first COMPLAINTS_MAX of a run; the counts at the end tell how many there were. */
+static void complain(struct load *l, const char *format, ...)
+{
+    va_list args;
+
+    (void)pthread_mutex_lock(&l->lock);
+    if (l->complaints++ < COMPLAINTS_MAX) {
+        (void)fputs("kluis-load: ", stderr);
+        va_start(args, format);
+        (void)vfprintf(stderr, format, args);
+        va_end(args);
+        (void)fputc('\n', stderr);
+    }
+    (void)pthread_mutex_unlock(&l->lock);
 }
 
 /* The whole value follows from its id and length, so that every byte can be compared. */
@@ -394,19 +415,17 @@ static void check_version(struct load *l, struct op **first, size_t n, const cha
 
     t->versions++;
     if (status != KLUIS_OK) {
-        (void)fprintf(stderr, "kluis-load: %s/%s: %s\n", first[0]->name, version,
-                      kluis_status_name(status));
+        complain(l, "%s/%s: %s", first[0]->name, version, kluis_status_name(status));
         t->unreadable++;
         return;
     }
     op = op_of_value(first, n, s);
     if (op == NULL || op->outcome == REFUSED ||
         (op->outcome == ACKED && strcmp(op->version, version) != 0)) {
-        (void)fprintf(stderr, "kluis-load: %s/%s holds what was never acknowledged so\n",
-                      first[0]->name, version);
+        complain(l, "%s/%s holds what was never acknowledged so", first[0]->name, version);
         t->strange++;
     } else if (op->found++ > 0) {
-        (void)fprintf(stderr, "kluis-load: %s: write %s exists twice\n", first[0]->name, op->id);
+        complain(l, "%s: write %s exists twice", first[0]->name, op->id);
         t->doubled++;
     }
     kluis_secret_free(s);
@@ -425,8 +444,8 @@ static void check_name(struct load *l, struct op **first, size_t n, struct tally
         kl_free(token);
         token = NULL;
         if (status != KLUIS_OK) {
-            (void)fprintf(stderr, "kluis-load: versions of %s: %s (%s)\n", first[0]->name,
-                          kluis_status_name(status), kluis_last_error());
+            complain(l, "versions of %s: %s (%s)", first[0]->name, kluis_status_name(status),
+                     kluis_last_error());
             t->unreadable += status != KLUIS_NOT_FOUND;
             break;
         }
@@ -438,8 +457,7 @@ static void check_name(struct load *l, struct op **first, size_t n, struct tally
     } while (token != NULL);
     for (size_t i = 0; i < n; i++) {
         if (first[i]->outcome == ACKED && first[i]->found == 0) {
-            (void)fprintf(stderr, "kluis-load: %s: acknowledged write %s is lost\n", first[0]->name,
-                          first[i]->id);
+            complain(l, "%s: acknowledged write %s is lost", first[0]->name, first[i]->id);
             t->lost++;
         }
     }
