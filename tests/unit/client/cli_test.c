@@ -243,19 +243,54 @@ TEST(cli, tables_are_sound)
     }
 }
 
+static void read_source(const char *name, char *text, size_t text_len)
+{
+    char path[512];
+    FILE *file;
+    size_t n;
+
+    (void)snprintf(path, sizeof path, "%s/%s", KLUIS_SOURCE_DIR, name);
+    file = fopen(path, "r");
+    CHECK(file != NULL);
+    n = fread(text, 1, text_len - 1, file);
+    CHECK_EQ(fclose(file), 0);
+    text[n] = '\0';
+}
+
+/* The manual page has every command and every option. */
+TEST(cli, manual_is_complete)
+{
+    static char text[65536];
+
+    read_source("deploy/man/kluis.1", text, sizeof text);
+    for (size_t i = 0; i < kl_cli_commands_n; i++) {
+        const struct kl_cli_command *c = &kl_cli_commands[i];
+        char name[64];
+
+        (void)snprintf(name, sizeof name, ".It Cm %s%s%s", c->group, c->group[0] == '\0' ? "" : " ",
+                       c->name);
+        if (strstr(text, name) == NULL) {
+            fail_msg("kluis.1 lacks %s", name);
+        }
+    }
+    for (size_t i = 0; i < KL_OPT_N; i++) {
+        char name[64];
+
+        (void)snprintf(name, sizeof name, "Fl %s", kl_cli_options[i].name + 1);
+        if (strstr(text, name) == NULL) {
+            fail_msg("kluis.1 lacks %s", kl_cli_options[i].name);
+        }
+    }
+}
+
 /* The file that is installed is what the program prints. */
 TEST(cli, completion_is_current)
 {
     struct run r = run(NULL, "completion bash");
-    FILE *file = fopen(KLUIS_SOURCE_DIR "/deploy/completion/kluis.bash", "r");
     static char text[65536];
-    size_t n;
 
     CHECK_EQ(r.code, KL_CLI_OK);
-    CHECK(file != NULL);
-    n = fread(text, 1, sizeof text - 1, file);
-    CHECK_EQ(fclose(file), 0);
-    text[n] = '\0';
+    read_source("deploy/completion/kluis.bash", text, sizeof text);
     CHECK_STR(r.out, text);
     run_free(&r);
 }
