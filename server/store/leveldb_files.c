@@ -21,8 +21,12 @@ enum kl_status kl_leveldb_status(const char *err)
         strstr(err, "Disk quota exceeded") != NULL) {
         return KL_NO_SPACE;
     }
+    /* A table that is shorter than the manifest says: EINVAL of a mapped read. */
     if (strncmp(err, "IO error", strlen("IO error")) == 0) {
-        return KL_IO;
+        return strstr(err, "Invalid argument") != NULL ? KL_CORRUPT : KL_IO;
+    }
+    if (strncmp(err, "NotFound", strlen("NotFound")) == 0) {
+        return strstr(err, ".ldb") != NULL ? KL_CORRUPT : KL_IO; /* a table, or the directory */
     }
     return KL_CORRUPT; /* "Corruption", and the "Invalid argument" of a damaged manifest */
 }
