@@ -25,7 +25,7 @@ BEGIN {
     row("client/lib", "common/* common/net/* client/include/kluis.h kluis.h rpc.pb-c.h", "-^(raft|uv)\\.h$|^(leveldb|raft)/")
     row("client/include", "", "+^std(bool|def|int)\\.h$")
     row("client/cli", "common/* client/include/kluis.h kluis.h rpc.pb-c.h", "-^(raft|uv)\\.h$|^(leveldb|raft|nng|openssl)/")
-    row("client/examples", "kluis.h", "-^(raft|uv)\\.h$|^(leveldb|raft|nng|openssl|protobuf-c)/")
+    row("client/examples", "kluis.h connect.h", "-^(raft|uv)\\.h$|^(leveldb|raft|nng|openssl|protobuf-c)/")
 }
 function row(folder, quoted, sys,    n, i, words, re) {
     n = split(quoted, words, " ")
