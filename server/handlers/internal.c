@@ -18,19 +18,52 @@ static enum kl_status place_done(struct kl_call *call, enum kl_status status,
     return r == NULL ? KL_NO_MEMORY : kl_pb_copy(&r->result, packed);
 }
 
+/* protobuf-c says NULL for garbage and for want of memory alike: this tells them apart. */
+static void *noting_alloc(void *data, size_t n)
+{
+    bool *failed = data;
+    void *p = kl_malloc(n == 0 ? 1 : n);
+
+    *failed = *failed || p == NULL;
+    return p;
+}
+
+static void noting_free(void *data, void *p)
+{
+    (void)data;
+    kl_free(p);
+}
+
+static enum kl_status unpack_vault(struct kl_call *call, ProtobufCBinaryData packed,
+                                   Kluis__Store__VaultRecord **out)
+{
+    bool no_memory = false;
+    ProtobufCAllocator allocator = {noting_alloc, noting_free, &no_memory};
+    Kluis__Store__VaultRecord *vault =
+        kluis__store__vault_record__unpack(&allocator, packed.len, packed.data);
+
+    if (vault == NULL && no_memory) {
+        return KL_NO_MEMORY;
+    }
+    if (vault == NULL || vault->vault_id.len != KL_ID_LEN ||
+        kl_vault_name_check(vault->name, NULL) != KL_OK) {
+        kl_pb_wipe_free((ProtobufCMessage *)vault, &kl_pb_allocator);
+        return kl_call_field(call, KL_INVALID_ARGUMENT, "vault", "a packed VaultRecord");
+    }
+    *out = vault;
+    return KL_OK;
+}
+
 enum kl_status kl_plan_internal_place_vault(struct kl_call *call, struct kl_plan *plan)
 {
     const Kluis__V1__PlaceVaultRequest *req = (const void *)call->request;
     Kluis__Log__Command command = KLUIS__LOG__COMMAND__INIT;
     Kluis__Log__VaultCreate op = KLUIS__LOG__VAULT_CREATE__INIT;
-    Kluis__Store__VaultRecord *vault =
-        kluis__store__vault_record__unpack(&kl_pb_allocator, req->vault.len, req->vault.data);
-    enum kl_status st;
+    Kluis__Store__VaultRecord *vault = NULL;
+    enum kl_status st = unpack_vault(call, req->vault, &vault);
 
-    if (vault == NULL || vault->vault_id.len != KL_ID_LEN ||
-        kl_vault_name_check(vault->name, NULL) != KL_OK) {
-        kl_pb_wipe_free((ProtobufCMessage *)vault, &kl_pb_allocator);
-        return kl_call_field(call, KL_INVALID_ARGUMENT, "vault", "a packed VaultRecord");
+    if (st != KL_OK) {
+        return st;
     }
     (void)snprintf(call->subject, sizeof call->subject, "%s", vault->name);
     op.vault = vault;

@@ -6,19 +6,24 @@
 /* Takes status and payload out of a packed Reply. */
 static enum kl_status open_reply(struct kl_bytes packed, struct kl_buf *payload)
 {
-    Kluis__V1__Reply *reply = kluis__v1__reply__unpack(&kl_pb_allocator, packed.len, packed.ptr);
-    enum kl_status st;
+    struct kl_unpack memory;
+    ProtobufCMessage *message = NULL;
+    const Kluis__V1__Reply *reply;
+    const char *field = NULL;
+    enum kl_status st =
+        kl_wire_unpack(&kluis__v1__reply__descriptor, packed, &memory, &message, &field);
 
-    if (reply == NULL) {
-        return KL_PROTOCOL;
+    if (st != KL_OK) {
+        return st == KL_NO_MEMORY ? st : KL_PROTOCOL;
     }
-    st = reply->code == 0 ? KL_OK : kl_status_from_name(reply->status);
-    if (st == KL_OK && reply->code == 0) {
-        st = kl_buf_put(payload, reply->payload.data, reply->payload.len);
-    } else if (st == KL_OK) {
+    reply = (const void *)message;
+    st = kl_status_from_name(reply->status);
+    if (reply->code != kl_status_info(st)->rpc_code) {
         st = KL_PROTOCOL;
+    } else if (st == KL_OK) {
+        st = kl_buf_put(payload, reply->payload.data, reply->payload.len);
     }
-    kl_pb_wipe_free(&reply->base, &kl_pb_allocator);
+    kl_pb_wipe_free(message, &memory.allocator);
     return st;
 }
 

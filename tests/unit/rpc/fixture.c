@@ -260,7 +260,7 @@ static void on_reply(void *arg, uint32_t stream, struct kl_bytes reply)
 void draw_id(struct fix *f, uint8_t id[KL_ID_LEN])
 {
     memset(id, 0, KL_ID_LEN);
-    kl_put_be64(id + 8, ++f->ids);
+    kl_put_be64(id + 8, atomic_fetch_add(&f->ids, 1) + 1);
 }
 
 struct kl_buf fix_pack(struct fix *f, const struct ask *ask)
@@ -315,7 +315,13 @@ struct pending *fix_start(struct fix *f, const struct ask *ask)
     (void)pthread_mutex_init(&p->lock, NULL);
     (void)pthread_cond_init(&p->changed, NULL);
     p->route = kl_route_find(ask->method);
+    if (f->arm != NULL) {
+        f->arm(true);
+    }
     kl_dispatch_call(n->dispatch, &packed, &origin);
+    if (f->arm != NULL) {
+        f->arm(false);
+    }
     return p;
 }
 

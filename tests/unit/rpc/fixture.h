@@ -32,6 +32,8 @@ void fake_store_fail_reads(struct fake_store *s, unsigned n);
 void fake_store_refuse(struct fake_store *s, unsigned n, enum kl_status st);
 /* Before the next proposal is applied fn runs on the group's thread (to change things under it). */
 void fake_store_before(struct fake_store *s, void (*fn)(void *arg), void *arg);
+/* Proposals are applied within kl_group_propose, with `arm` off. */
+void fake_store_inline(struct fake_store *s, void (*arm)(bool on));
 /* Applies a command now. */
 enum kl_status fake_store_apply(struct fake_store *s, Kluis__Log__Command *command);
 uint64_t fake_store_index(struct fake_store *s);
@@ -63,9 +65,10 @@ struct fix {
     struct fake_store *stores[FIX_GROUPS];
     struct node nodes[FIX_NODES];
     const char *token;
-    uint64_t ids; /* drawn so far */
+    _Atomic uint64_t ids; /* drawn so far */
     struct kl_seal *seal;
     Kluis__Store__KeyringRecord *keyring;
+    void (*arm)(bool on); /* around each hand-over to the dispatcher; may be NULL */
 };
 
 /* groups: 1 or 2 vault groups. Node 1 leads everything. */
