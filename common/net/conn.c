@@ -1,7 +1,7 @@
 /*
  * The life of a connection: made, dialled or accepted, TLS started, closed, finished.
  *
- *   CONNECTING -> HANDSHAKE -> OPEN -> CLOSED
+ *   CONNECTING -> HANDSHAKE -> OPEN -> (DYING ->) CLOSED
  *
  * Closing only marks the connection, shuts the stream down and puts it into the service thread's
  * list. That thread then waits for the callbacks under way, calls on_close and frees everything
@@ -211,13 +211,27 @@ void kl_conn_fail_locked(struct kl_conn *conn, enum kl_status status, const char
     if (conn->state == KL_CONN_CLOSED) {
         return;
     }
+    if (conn->state != KL_CONN_DYING) { /* otherwise it has its reason */
+        conn->status = status;
+        (void)snprintf(conn->reason, sizeof conn->reason, "%s", reason);
+    }
     conn->state = KL_CONN_CLOSED;
-    conn->status = status;
-    (void)snprintf(conn->reason, sizeof conn->reason, "%s", reason);
     if (conn->stream != NULL) {
         nng_stream_close(conn->stream);
     }
     kl_net_reap(conn->net, conn);
+}
+
+void kl_conn_die_locked(struct kl_conn *conn, enum kl_status status, const char *reason)
+{
+    if (!conn->writing) {
+        kl_conn_fail_locked(conn, status, reason); /* there is no alert */
+    } else if (conn->state != KL_CONN_CLOSED) {
+        conn->state = KL_CONN_DYING;
+        conn->linger_ms = nng_clock();
+        conn->status = status;
+        (void)snprintf(conn->reason, sizeof conn->reason, "%s", reason);
+    }
 }
 
 void kl_conn_close(struct kl_conn *conn)
@@ -339,6 +353,11 @@ uint64_t kl_conn_check(struct kl_conn *conn, uint64_t now_ms)
         break;
     case KL_CONN_OPEN:
         check_open(conn, now_ms, &again);
+        break;
+    case KL_CONN_DYING:
+        if (passed(conn->linger_ms, KL_NET_LINGER_MS, now_ms, &again)) {
+            kl_conn_fail_locked(conn, conn->status, "");
+        }
         break;
     case KL_CONN_CLOSED:
         break;

@@ -52,7 +52,13 @@ struct kl_link { /* node of a circular list with a head */
     struct kl_link *next, *prev;
 };
 
-enum kl_conn_state { KL_CONN_CONNECTING, KL_CONN_HANDSHAKE, KL_CONN_OPEN, KL_CONN_CLOSED };
+enum kl_conn_state {
+    KL_CONN_CONNECTING,
+    KL_CONN_HANDSHAKE,
+    KL_CONN_OPEN,
+    KL_CONN_DYING, /* TLS has failed: the alert is on its way, what arrives is thrown away */
+    KL_CONN_CLOSED,
+};
 
 struct kl_conn {
     struct kl_link wheel;      /* first; net->lock */
@@ -162,6 +168,9 @@ KL_MUST_USE enum kl_status kl_conn_new(struct kl_net *net, struct kl_tls *tls,
                                        struct kl_conn **out);
 void kl_conn_start_tls_locked(struct kl_conn *conn, nng_stream *stream);
 void kl_conn_fail_locked(struct kl_conn *conn, enum kl_status status, const char *reason);
+/* After a failure of TLS: closes when the other side has, or after KL_NET_LINGER_MS. Closing at once
+ * with bytes unread would reset the connection, and the alert that tells why would be lost. */
+void kl_conn_die_locked(struct kl_conn *conn, enum kl_status status, const char *reason);
 /* Looks at every deadline; returns in how many ms to look again. */
 uint64_t kl_conn_check(struct kl_conn *conn, uint64_t now_ms);
 /* Service thread, or nobody else knows the connection: ends all nng objects and calls on_close. */

@@ -14,11 +14,12 @@
 
 void kl_conn_read_locked(struct kl_conn *conn)
 {
-    bool held = (conn->paused || conn->throttled) && !conn->draining;
+    bool held =
+        (conn->paused || conn->throttled) && !conn->draining && conn->state != KL_CONN_DYING;
     nng_iov iov;
 
-    if (conn->reading || conn->pumping || held ||
-        (conn->state != KL_CONN_HANDSHAKE && conn->state != KL_CONN_OPEN)) {
+    if (conn->reading || conn->pumping || held || conn->state == KL_CONN_CONNECTING ||
+        conn->state == KL_CONN_CLOSED) {
         return;
     }
     if (conn->raw_len == conn->raw_cap && conn->raw_cap < KL_NET_READ_MAX) {
@@ -47,7 +48,7 @@ static void fail_tls(struct kl_conn *conn)
     conn->corks++; /* nothing but the alert can leave: it tells the other side why */
     kl_conn_flush_locked(conn);
     conn->corks--;
-    kl_conn_fail_locked(conn, st, text);
+    kl_conn_die_locked(conn, st, text);
 }
 
 /* Returns the node id of the certificate through *node, true once the handshake is complete. */
@@ -243,7 +244,9 @@ void kl_conn_on_read(void *arg)
     conn->raw_pos = 0;
     conn->raw_len = nng_aio_count(conn->read_aio);
     conn->active_ms = nng_clock();
-    pump(conn);
+    if (conn->state != KL_CONN_DYING) {
+        pump(conn);
+    }
     if (conn->throttles && atomic_load(&conn->queued) > KL_CONN_OUT_SOFT) {
         conn->throttled = true; /* kl_conn_on_write lifts it */
     }

@@ -44,7 +44,8 @@ void kl_tls_free(struct kl_tls *tls);
 /* ---- the set ---- */
 
 KL_MUST_USE enum kl_status kl_net_new(struct kl_net **out);
-/* Closes every connection and listener of the set, waits until all callbacks have ended, frees. */
+/* Closes every connection and listener of the set, waits until all callbacks have ended, frees. Not
+ * from a callback. References that are still held stay valid: such connections are closed. */
 void kl_net_free(struct kl_net *net);
 
 /* ---- connections ---- */
@@ -53,8 +54,9 @@ struct kl_conn_handler {
     /* TLS handshake done; peer_node is the node id of the peer's certificate (URI SAN
      * "kluis:node:CLUSTER:ID" of this cluster) or 0 when it has none. Not called when dialling fails. */
     void (*on_open)(void *user, struct kl_conn *conn, uint64_t peer_node);
-    /* All frames that one read brought, in order; bodies are borrowed for the call. More than one
-     * frame per call under load: hand them over in one go. */
+    /* All frames that one read brought (at most 1,024), in order; bodies are borrowed for the call.
+     * More than one frame per call under load: hand them over in one go. The connection is corked
+     * meanwhile: what is sent from here leaves as one write. PING is not answered for you. */
     void (*on_frames)(void *user, struct kl_conn *conn, const struct kl_frame *frames, size_t n);
     /* Exactly once per connection, also when it never opened. reason is static text or from TLS;
      * borrowed for the call. After it no callback comes. */
@@ -93,7 +95,7 @@ KL_MUST_USE enum kl_status kl_listener_new(struct kl_net *net, struct kl_tls *tl
                                            const struct kl_listener_options *options,
                                            struct kl_listener **out, char *err, size_t err_len);
 uint16_t kl_listener_port(const struct kl_listener *listener);
-/* Stops accepting; connections live on. */
+/* Stops accepting; connections live on. Waits for an on_accept under way: not from a callback. */
 void kl_listener_free(struct kl_listener *listener);
 
 /*
@@ -110,13 +112,18 @@ void kl_conn_uncork(struct kl_conn *conn);
 /* Bytes queued and not yet taken by the kernel. */
 size_t kl_conn_queued(const struct kl_conn *conn);
 
-/* Stops and resumes reading (back-pressure). A paused connection still writes. */
+/*
+ * Stops and resumes reading (back-pressure). A paused connection still writes; what had been read
+ * already is still delivered. Clients accepted with a KL_TLS_SERVER context are paused by
+ * themselves while more than KL_CONN_OUT_SOFT bytes wait for them.
+ */
 void kl_conn_pause(struct kl_conn *conn);
 void kl_conn_resume(struct kl_conn *conn);
 
 /* Starts closing; on_close follows from another thread or, at the latest, kl_net_free. Idempotent. */
 void kl_conn_close(struct kl_conn *conn);
-/* Closes once everything queued has been written, or after KL_WRITE_STALL_TIMEOUT_MS. */
+/* Closes once everything queued has been written, or after KL_WRITE_STALL_TIMEOUT_MS. From now on
+ * nothing that arrives is delivered and nothing can be sent. */
 void kl_conn_drain(struct kl_conn *conn);
 
 void kl_conn_retain(struct kl_conn *conn);

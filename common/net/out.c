@@ -165,7 +165,7 @@ void kl_conn_flush_locked(struct kl_conn *conn)
 {
     struct kl_cipher empty;
 
-    if (conn->writing || conn->stream == NULL || conn->state == KL_CONN_CLOSED) {
+    if (conn->writing || (conn->state != KL_CONN_HANDSHAKE && conn->state != KL_CONN_OPEN)) {
         return;
     }
     if (conn->state == KL_CONN_OPEN && conn->corks == 0) {
@@ -252,7 +252,7 @@ enum kl_status kl_conn_send(struct kl_conn *conn, const struct kl_frame *message
         return KL_TOO_LARGE;
     }
     (void)pthread_mutex_lock(&conn->lock);
-    if (conn->state == KL_CONN_CLOSED || conn->draining) {
+    if (conn->state == KL_CONN_CLOSED || conn->state == KL_CONN_DYING || conn->draining) {
         st = KL_CLOSED;
         goto out;
     }

@@ -58,7 +58,7 @@ static struct outcome play(const struct scene *s)
     dial.expect_host = s->expect_host;
     dial.expect_node = s->expect_node;
     CHECK_OK(kl_conn_dial(net, client_tls, address, &dial, &conn));
-    CHECK_OK(kl_conn_send(conn, &frame));
+    (void)!kl_conn_send(conn, &frame); /* it may be closed already */
     for (int i = 0; i < 600; i++) {
         bool over;
 
