@@ -122,9 +122,10 @@ static enum kl_status check_identity(const char *path, const char *text, const c
                                      size_t err_len)
 {
     char value[LINE_MAX_LEN];
+    uint64_t groups = 0;
     uint64_t id = 0;
 
-    if (strncmp(text, first_line, strlen(first_line)) != 0) {
+    if (strncmp(text, first_line, strlen(first_line)) != 0 || text[strlen(first_line)] != '\n') {
         say(err, err_len, path, "is not the identity of a kluis data directory of format 1");
         return KL_CORRUPT;
     }
@@ -151,18 +152,23 @@ static enum kl_status check_identity(const char *path, const char *text, const c
         goto corrupt;
     }
     d->initial = strcmp(value, "yes") == 0;
+    if (*text != 0) {
+        if (!take_line(&text, "groups", value) ||
+            kl_number_parse(value, 1, KL_GROUPS_MAX, &groups) != KL_OK) {
+            goto corrupt;
+        }
+        d->groups = (unsigned)groups;
+    }
     return KL_OK;
 corrupt:
-    say(err, err_len, path,
-        "is damaged: restore it from another copy, or join as a new data directory (--join)");
+    say(err, err_len, path, "is damaged");
     return KL_CORRUPT;
 }
 
-static enum kl_status read_identity(const char *dir, const char *cluster, uint64_t node_id,
-                                    struct kl_datadir *d, char *err, size_t err_len)
+/* The text of DIR/identity, whose path goes to `path` also when there is none. */
+static enum kl_status load_identity(const char *dir, char path[PATH_LEN], char text[IDENTITY_MAX],
+                                    char *err, size_t err_len)
 {
-    char path[PATH_LEN];
-    char text[IDENTITY_MAX] = {0};
     ssize_t n;
     int fd;
 
@@ -171,20 +177,35 @@ static enum kl_status read_identity(const char *dir, const char *cluster, uint64
         return KL_IO;
     }
     fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
+    if (fd < 0 && errno == ENOENT) {
         (void)snprintf(err, err_len,
                        "%s: not initialised; for a node of a new cluster run kluisd --init, for a "
                        "new or lost disk in a running cluster kluisd --join",
                        dir);
-        return errno == ENOENT ? KL_NOT_FOUND : KL_IO;
+        return KL_NOT_FOUND;
     }
-    n = read(fd, text, sizeof text - 1);
+    if (fd < 0) {
+        say(err, err_len, path, strerror(errno));
+        return KL_IO;
+    }
+    n = read(fd, text, IDENTITY_MAX - 1);
     (void)close(fd);
-    if (n <= 0) {
+    if (n < 0) {
         say(err, err_len, path, "cannot be read");
         return KL_IO;
     }
-    return check_identity(path, text, cluster, node_id, d, err, err_len);
+    text[n] = 0;
+    return KL_OK;
+}
+
+static enum kl_status read_identity(const char *dir, const char *cluster, uint64_t node_id,
+                                    struct kl_datadir *d, char *err, size_t err_len)
+{
+    char path[PATH_LEN];
+    char text[IDENTITY_MAX];
+    enum kl_status st = load_identity(dir, path, text, err, err_len);
+
+    return st != KL_OK ? st : check_identity(path, text, cluster, node_id, d, err, err_len);
 }
 
 enum kl_status kl_datadir_open(const char *dir, const char *cluster, uint64_t node_id,
@@ -231,4 +252,73 @@ enum kl_status kl_datadir_group(const char *dir, uint16_t group, char *out, size
         return KL_IO;
     }
     return mkdir(out, 0700) == 0 || errno == EEXIST ? KL_OK : KL_IO;
+}
+
+static bool exists_below(const char *dir, const char *name)
+{
+    char path[PATH_LEN];
+
+    return join_path(path, dir, name) && access(path, F_OK) == 0;
+}
+
+enum kl_status kl_datadir_group_check(const char *dir, const struct kl_datadir *d, uint16_t group,
+                                      char *err, size_t err_len)
+{
+    const char *missing = NULL;
+    char path[PATH_LEN];
+    char name[16];
+
+    (void)snprintf(name, sizeof name, "g%u", (unsigned)group);
+    if (group >= d->groups) {
+        return KL_OK; /* new */
+    }
+    if (!join_path(path, dir, name)) {
+        say(err, err_len, dir, "path too long");
+        return KL_IO;
+    }
+    if (!exists_below(path, "log")) {
+        missing = "log";
+    } else if (!exists_below(path, "state") && !exists_below(path, "state.old")) {
+        missing = "state";
+    } else if (d->initial && !exists_below(path, "log/metadata1") &&
+               !exists_below(path, "log/metadata2")) {
+        missing = "log/metadata1"; /* written before the first vote */
+    }
+    if (missing != NULL) {
+        (void)snprintf(err, err_len, "%s/%s is missing", path, missing);
+        return KL_CORRUPT;
+    }
+    return KL_OK;
+}
+
+enum kl_status kl_datadir_note_groups(const char *dir, struct kl_datadir *d, unsigned groups,
+                                      char *err, size_t err_len)
+{
+    char path[PATH_LEN];
+    char text[IDENTITY_MAX];
+    char *old;
+    size_t len;
+    enum kl_status st;
+
+    if (groups <= d->groups) {
+        return KL_OK;
+    }
+    st = load_identity(dir, path, text, err, err_len);
+    if (st != KL_OK) {
+        return st;
+    }
+    old = strstr(text, "\ngroups ");
+    len = old == NULL ? strlen(text) : (size_t)(old - text) + 1;
+    if (snprintf(text + len, sizeof text - len, "groups %u\n", groups) >=
+        (int)(sizeof text - len)) {
+        say(err, err_len, path, "is too long");
+        return KL_CORRUPT;
+    }
+    st = write_file(dir, path, text);
+    if (st != KL_OK) {
+        say(err, err_len, path, strerror(errno));
+        return st;
+    }
+    d->groups = groups;
+    return KL_OK;
 }

@@ -2,12 +2,14 @@
  * The data directory of a node: who it belongs to, and that only one process uses it.
  *
  *   DIR/lock        held with flock(2) while the node runs
- *   DIR/identity    text, written once by --init or --join:
+ *   DIR/identity    text, written by --init or --join:
  *                     kluis data directory 1
  *                     cluster NAME
  *                     node ID
  *                     uuid 32-HEX-DIGITS
  *                     initial yes|no
+ *                   and, once the node has run:
+ *                     groups N
  *   DIR/g0 …        one directory per group: log, state, staged
  */
 #ifndef KL_DATADIR_H
@@ -23,6 +25,9 @@ struct kl_datadir {
     int lock_fd;
     uint8_t uuid[KL_ID_LEN];
     bool initial; /* made by --init: the node may bootstrap a new cluster */
+    /* Groups 0 .. groups-1 have been opened here before. They are never begun anew: a voter that
+     * forgot what it promised would break the others' majority. */
+    unsigned groups;
 };
 
 /*
@@ -44,5 +49,12 @@ void kl_datadir_close(struct kl_datadir *d);
 /* DIR/gN, made when missing. */
 KL_MUST_USE enum kl_status kl_datadir_group(const char *dir, uint16_t group, char *out,
                                             size_t out_len);
+
+/* Is what group N left behind there? KL_CORRUPT when a part is missing. */
+KL_MUST_USE enum kl_status kl_datadir_group_check(const char *dir, const struct kl_datadir *d,
+                                                  uint16_t group, char *err, size_t err_len);
+/* Notes in the identity that `groups` groups are open now; nothing is written when it is known. */
+KL_MUST_USE enum kl_status kl_datadir_note_groups(const char *dir, struct kl_datadir *d,
+                                                  unsigned groups, char *err, size_t err_len);
 
 #endif

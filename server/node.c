@@ -105,185 +105,6 @@ static void view_replace(void *ctx, uint64_t node_id, kl_group_done_fn done, voi
     kl_steward_replace(node->steward, node_id, done, arg);
 }
 
-/* ---- peers ---- */
-
-void kl_node_member_address(uint64_t node_id, uint64_t generation, char out[48])
-{
-    if (generation == 0) {
-        (void)snprintf(out, 48, "%llu", (unsigned long long)node_id);
-    } else {
-        (void)snprintf(out, 48, "%llu.%llu", (unsigned long long)node_id,
-                       (unsigned long long)generation);
-    }
-}
-
-/* What the directory says of a node's data directory: KL_OK, KL_FORBIDDEN, or KL_UNAVAILABLE while
- * the directory is not open. A node that is not registered yet is accepted. */
-static enum kl_status registered(struct kl_node *node, uint64_t id, const uint8_t uuid[KL_ID_LEN],
-                                 uint64_t *generation)
-{
-    Kluis__Store__NodeRecord *record = NULL;
-    struct kl_host_uv *host = kl_node_host(node, 0);
-    struct kl_read read;
-    enum kl_status st;
-
-    *generation = 0;
-    if (host == NULL || kl_group_read_local(kl_host_uv_group(host), &read) != KL_OK) {
-        return KL_UNAVAILABLE;
-    }
-    st = kl_core_node(&read.view, id, &record);
-    kl_group_read_local_end(kl_host_uv_group(host), &read);
-    if (st == KL_NOT_FOUND) {
-        return KL_OK;
-    }
-    if (st == KL_OK) {
-        *generation = record->generation;
-        if (!kl_bytes_eq(kl_bytes_of(record->data_uuid.data, record->data_uuid.len),
-                         kl_bytes_of(uuid, KL_ID_LEN))) {
-            st = KL_FORBIDDEN;
-        }
-    }
-    kl_pb_wipe_free((ProtobufCMessage *)record, &kl_pb_allocator);
-    return st;
-}
-
-static enum kl_status on_check_uuid(void *ctx, uint64_t id, const uint8_t uuid[KL_ID_LEN])
-{
-    struct kl_node *node = ctx;
-    int i = kl_node_position(node, id);
-    struct kl_peer_seen seen = {.greeted = true};
-    enum kl_status st;
-
-    if (i < 0) {
-        return KL_FORBIDDEN;
-    }
-    st = registered(node, id, uuid, &seen.generation);
-    seen.verified = st == KL_OK;
-    memcpy(seen.uuid, uuid, KL_ID_LEN);
-    (void)pthread_mutex_lock(&node->peers_lock);
-    node->seen[i] = seen;
-    (void)pthread_mutex_unlock(&node->peers_lock);
-    if (st == KL_FORBIDDEN) {
-        kl_log(KL_LOG_WARN, "node",
-               "a new data directory of a known node is refused until it is replaced node=%llu "
-               "hint=\"kluis cluster replace-node\"",
-               (unsigned long long)id);
-    }
-    return st == KL_FORBIDDEN ? st : KL_OK;
-}
-
-static struct kl_peer_seen seen_of(struct kl_node *node, size_t i)
-{
-    struct kl_peer_seen seen;
-
-    (void)pthread_mutex_lock(&node->peers_lock);
-    seen = node->seen[i];
-    (void)pthread_mutex_unlock(&node->peers_lock);
-    return seen;
-}
-
-/* A peer that greeted before the directory was open is checked with its first message. */
-static bool verified(struct kl_node *node, uint64_t id, struct kl_peer_seen *seen)
-{
-    int i = kl_node_position(node, id);
-
-    if (i < 0) {
-        return false;
-    }
-    *seen = seen_of(node, (size_t)i);
-    if (seen->verified) {
-        return true;
-    }
-    if (registered(node, id, seen->uuid, &seen->generation) != KL_OK) {
-        return false;
-    }
-    (void)pthread_mutex_lock(&node->peers_lock);
-    node->seen[i].verified = true;
-    node->seen[i].generation = seen->generation;
-    (void)pthread_mutex_unlock(&node->peers_lock);
-    return true;
-}
-
-/* Is the sender's generation a member of the group? The answer only ever becomes yes. */
-static bool admitted(struct kl_node *node, uint64_t id, const struct kl_peer_seen *seen,
-                     size_t group_at)
-{
-    struct kl_group_status status;
-    char address[48];
-
-    if (seen->generation == 0 || seen->admitted[group_at]) {
-        return true;
-    }
-    kl_node_member_address(id, seen->generation, address);
-    kl_group_status(kl_host_uv_group(atomic_load(&node->hosts[group_at])), &status);
-    for (size_t i = 0; i < status.members_n; i++) {
-        if (strcmp(status.members[i].address, address) == 0) {
-            (void)pthread_mutex_lock(&node->peers_lock);
-            node->seen[kl_node_position(node, id)].admitted[group_at] = true;
-            (void)pthread_mutex_unlock(&node->peers_lock);
-            return true;
-        }
-    }
-    return false;
-}
-
-static void on_message(void *ctx, uint64_t from, uint16_t group, struct kl_bytes message)
-{
-    struct kl_node *node = ctx;
-    struct kl_peer_seen seen;
-
-    for (size_t i = 0; i < node->groups_n; i++) {
-        struct kl_host_uv *host = atomic_load(&node->hosts[i]);
-
-        if (node->groups[i] == group && host != NULL && verified(node, from, &seen) &&
-            admitted(node, from, &seen, i)) {
-            kl_host_uv_receive(host, from, message);
-        }
-    }
-}
-
-static void on_request(void *ctx, uint64_t from, struct kl_conn *conn, uint32_t stream,
-                       struct kl_bytes call)
-{
-    struct kl_node *node = ctx;
-    struct kl_peer_seen seen;
-
-    if (verified(node, from, &seen)) {
-        kl_rpc_peer_request(node->dispatch, from, conn, stream, call);
-    }
-}
-
-static void tell_groups(struct kl_node *node, uint64_t id, bool connected)
-{
-    for (size_t i = 0; i < node->groups_n; i++) {
-        struct kl_host_uv *host = atomic_load(&node->hosts[i]);
-
-        if (host != NULL) {
-            kl_host_uv_peer(host, id, connected);
-        }
-    }
-}
-
-static void on_peer(void *ctx, uint64_t id, bool connected)
-{
-    kl_log(KL_LOG_INFO, "node", "peer %s node=%llu", connected ? "connected" : "lost",
-           (unsigned long long)id);
-    tell_groups(ctx, id, connected);
-}
-
-static void on_refused(void *ctx, uint64_t by, const char *why)
-{
-    struct kl_node *node = ctx;
-
-    if (node->data.initial) {
-        kl_log(KL_LOG_ERROR, "node", "refused by node=%llu why=\"%s\"; this process ends",
-               (unsigned long long)by, why);
-        _exit(KL_EXIT_DUPLICATE);
-    }
-    kl_log(KL_LOG_WARN, "node", "not accepted yet by node=%llu why=\"%s\"", (unsigned long long)by,
-           why);
-}
-
 static void on_fatal(void *ctx, uint16_t group, const char *why)
 {
     (void)ctx;
@@ -343,34 +164,6 @@ static enum kl_status open_tls(struct kl_node *node, char *err, size_t err_len)
     return st != KL_OK ? st : kl_tls_new(KL_TLS_PEER, &files, &node->peer_tls, err, err_len);
 }
 
-static enum kl_status open_peers(struct kl_node *node, char *err, size_t err_len)
-{
-    struct kl_peer_address peers[KL_NODES_MAX];
-    const struct kl_config *c = &node->config;
-    struct kl_peers_options o = {
-        .cluster = c->cluster,
-        .node_id = kl_config_self(c)->id,
-        .listen = c->listen_peer,
-        .peers = peers,
-        .peers_n = c->nodes_n,
-        .net = node->net,
-        .tls = node->peer_tls,
-        .ctx = node,
-        .clock = &kl_real_clock,
-        .on_message = on_message,
-        .on_request = on_request,
-        .on_peer = on_peer,
-        .check_uuid = on_check_uuid,
-        .on_refused = on_refused,
-    };
-
-    for (size_t i = 0; i < c->nodes_n; i++) {
-        peers[i] = (struct kl_peer_address){c->nodes[i].id, c->nodes[i].peer_address};
-    }
-    memcpy(o.data_uuid, node->data.uuid, KL_ID_LEN);
-    return kl_peers_new(&o, &node->peers, err, err_len);
-}
-
 static enum kl_status open_group(struct kl_node *node, size_t i, char *err, size_t err_len)
 {
     const struct kl_config *c = &node->config;
@@ -386,14 +179,19 @@ static enum kl_status open_group(struct kl_node *node, size_t i, char *err, size
         .dir = dir,
         .election_timeout_ms = c->election_timeout_ms,
         .cache_bytes = c->cache_bytes,
-        .bootstrap = node->data.initial ? voters : NULL,
+        .bootstrap = node->data.initial && node->groups[i] >= node->data.groups ? voters : NULL,
         .bootstrap_n = c->nodes_n,
         .peers = &node->peers,
         .ctx = node,
         .fatal = on_fatal,
     };
-    enum kl_status st = kl_datadir_group(c->data_dir, node->groups[i], dir, sizeof dir);
+    enum kl_status st =
+        kl_datadir_group_check(c->data_dir, &node->data, node->groups[i], err, err_len);
 
+    if (st != KL_OK) {
+        return st;
+    }
+    st = kl_datadir_group(c->data_dir, node->groups[i], dir, sizeof dir);
     if (st != KL_OK) {
         (void)snprintf(err, err_len, "%s: cannot make the directory of group %u", c->data_dir,
                        (unsigned)node->groups[i]);
@@ -458,6 +256,24 @@ static enum kl_exit exit_of_datadir(enum kl_status st)
     return st == KL_CORRUPT ? KL_EXIT_CORRUPT : KL_EXIT_DATA_DIR;
 }
 
+/* What to do about a damaged data directory; `what` says which part of it is damaged. */
+static void advise(const struct kl_node *node, char *what, size_t len)
+{
+    size_t n = strlen(what);
+
+    if (node->config.nodes_n > 1) {
+        (void)snprintf(what + n, len - n,
+                       "; to get the data back from the other nodes: move %s away, run kluisd "
+                       "--join, start the node, then kluis cluster replace-node --node-id %llu",
+                       node->config.data_dir, (unsigned long long)node->view.node_id);
+    } else {
+        (void)snprintf(what + n, len - n,
+                       "; this is the only node: put back a copy of %s, or move it away, run "
+                       "kluisd --init and restore backups of the vaults",
+                       node->config.data_dir);
+    }
+}
+
 /* Everything up to the first socket: files of the configuration and the data directory. */
 static enum kl_status open_files(struct kl_node *node, enum kl_exit *exit_code, char *err,
                                  size_t err_len)
@@ -471,12 +287,21 @@ static enum kl_status open_files(struct kl_node *node, enum kl_exit *exit_code, 
         return st;
     }
     st = kl_seal_file_open(c->seal_file, &node->seal, err, err_len);
+    if (st == KL_OK && c->geography_key_file[0] != 0) {
+        uint8_t key[KL_KEY_LEN]; /* needed later, checked now */
+
+        st = kl_key_file_read(c->geography_key_file, key, err, err_len);
+        kl_wipe(key, sizeof key);
+    }
     if (st != KL_OK) {
         return st;
     }
     st = kl_datadir_open(c->data_dir, c->cluster, kl_config_self(c)->id, &node->data, err, err_len);
     if (st != KL_OK) {
         *exit_code = exit_of_datadir(st);
+        if (st == KL_CORRUPT) {
+            advise(node, err, err_len);
+        }
         return st;
     }
     return open_audit(node, err, err_len);
@@ -501,23 +326,35 @@ static enum kl_status open_network(struct kl_node *node, enum kl_exit *exit_code
         return st;
     }
     *exit_code = KL_EXIT_NETWORK;
-    return open_peers(node, err, err_len);
+    return kl_node_open_peers(node, err, err_len);
 }
 
 static enum kl_status open_groups(struct kl_node *node, enum kl_exit *exit_code, char *err,
                                   size_t err_len)
 {
+    enum kl_status noted;
+
     for (size_t i = 0; i < node->groups_n; i++) {
         enum kl_status st = open_group(node, i, err, err_len);
 
         if (st != KL_OK) {
             *exit_code = st == KL_CORRUPT ? KL_EXIT_CORRUPT : KL_EXIT_FATAL;
+            if (st == KL_CORRUPT) {
+                advise(node, err, err_len);
+            }
             return st;
         }
     }
+    noted = kl_datadir_note_groups(node->config.data_dir, &node->data, (unsigned)node->groups_n,
+                                   err, err_len);
+    if (noted != KL_OK) {
+        *exit_code = KL_EXIT_FATAL;
+        return noted;
+    }
     for (size_t i = 0; i < node->config.nodes_n; i++) {
         if (kl_peers_connected(node->peers, node->config.nodes[i].id)) {
-            tell_groups(node, node->config.nodes[i].id, true); /* it came before they were open */
+            kl_node_tell_groups(node, node->config.nodes[i].id,
+                                true); /* it came before they were open */
         }
     }
     return KL_OK;

@@ -19,10 +19,13 @@
 
 /* What is known of another node's data directory; guarded by kl_node.peers_lock. */
 struct kl_peer_seen {
-    uint8_t uuid[KL_ID_LEN]; /* as greeted last */
+    uint8_t uuid[KL_ID_LEN]; /* as accepted last: the registered one, or none is registered yet */
     bool greeted;
-    bool verified;       /* equal to the registered one, or none is registered yet */
-    uint64_t generation; /* of the registered one, once verified */
+    uint64_t generation; /* of the registered one */
+    /* As refused last. What a stranger under this id greets with must not touch what is known of
+     * the node itself; only a replacement takes it over. */
+    uint8_t refused_uuid[KL_ID_LEN];
+    bool refused;
     /* By position in groups[]: the group's member list names this generation. Until it does, what
      * the node says in that group is not heard: a voter that lost its disk must not vote. */
     bool admitted[KL_NODES_MAX + 1];
@@ -58,6 +61,10 @@ struct kl_node {
 
 /* Group id -> running host, or NULL. Any thread. */
 struct kl_host_uv *kl_node_host(struct kl_node *node, uint16_t group);
+/* Listens for the other nodes and dials them. */
+KL_MUST_USE enum kl_status kl_node_open_peers(struct kl_node *node, char *err, size_t err_len);
+/* The groups that are open hear that a node came or went. */
+void kl_node_tell_groups(struct kl_node *node, uint64_t node_id, bool connected);
 /* How a group's member list names a data directory: "ID" for the first generation, "ID.N" later. */
 void kl_node_member_address(uint64_t node_id, uint64_t generation, char out[48]);
 /* A finisher for one group that calls other nodes through this node's dispatcher. */

@@ -7,17 +7,16 @@
 #include <raft.h>
 
 #include <assert.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 enum {
     PERIOD_MS = 100,        /* how often the steward looks */
     SCHEDULER_MS = 1000,    /* how often it looks for due purges */
     SCHEDULER_TEST_MS = 50, /* … in test clusters */
     CATCH_UP_ENTRIES = 256, /* a standby this close behind becomes a voter */
+    ALONE_MS = 5000,        /* without any other node: said once */
 };
 
 /* A proposal of the steward's own; one per group is under way at most. */
@@ -49,6 +48,7 @@ struct kl_steward {
     void *replace_arg;
     struct group_work *groups;
     size_t groups_n;
+    unsigned alone_ms; /* the thread's */
 };
 
 /* ---- proposing ---- */
@@ -130,33 +130,14 @@ static void propose_init(struct kl_steward *s, struct group_work *w)
 /* The geography's backup root shared by several clusters, when a file is configured. */
 static bool geography_key(const struct kl_config *config, uint8_t key[KL_KEY_LEN], bool *given)
 {
-    char text[2 * KL_KEY_LEN + 2] = {0};
-    ssize_t n;
-    int fd;
-    bool ok;
+    char err[512] = "";
 
     *given = config->geography_key_file[0] != 0;
-    if (!*given) {
-        return true;
-    }
-    fd = open(config->geography_key_file, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        kl_log(KL_LOG_ERROR, "steward", "cannot read geography_key_file=%s",
-               config->geography_key_file);
+    if (*given && kl_key_file_read(config->geography_key_file, key, err, sizeof err) != KL_OK) {
+        kl_log(KL_LOG_ERROR, "steward", "cannot read geography_key_file why=\"%s\"", err);
         return false;
     }
-    n = read(fd, text, sizeof text - 1);
-    (void)close(fd);
-    if (n > 0 && text[n - 1] == '\n') {
-        text[n - 1] = 0;
-    }
-    ok = kl_hex_decode(text, key, KL_KEY_LEN) == KL_OK;
-    kl_wipe(text, sizeof text);
-    if (!ok) {
-        kl_log(KL_LOG_ERROR, "steward", "geography_key_file=%s must hold 64 hex digits",
-               config->geography_key_file);
-    }
-    return ok;
+    return true;
 }
 
 static void propose_keyring(struct kl_steward *s, struct group_work *w)
@@ -293,12 +274,12 @@ static void serve_replace(struct kl_steward *s, struct group_work *directory, bo
         seen = node->seen[i];
         (void)pthread_mutex_unlock(&node->peers_lock);
     }
-    if (i < 0 || !seen.greeted || id == node->view.node_id) {
+    if (i < 0 || !seen.refused || id == node->view.node_id) {
         done(arg, KL_NOT_FOUND); /* it has not knocked at this node */
     } else if (!leads) {
         done(arg, KL_NOT_LEADER);
     } else {
-        propose_register(s, directory, id, seen.uuid, true, done, arg);
+        propose_register(s, directory, id, seen.refused_uuid, true, done, arg);
     }
 }
 
@@ -435,6 +416,29 @@ static void look_at_group(struct kl_steward *s, struct group_work *w)
     }
 }
 
+/* A node that dials nobody (the highest id does not) and is dialled by nobody has no other sign of
+ * a wrong address, or of a process elsewhere that has its id. */
+static void look_for_others(struct kl_steward *s)
+{
+    const struct kl_config *c = &s->node->config;
+    bool alone = c->nodes_n > 1;
+
+    for (size_t i = 0; alone && i < c->nodes_n; i++) {
+        alone = !kl_peers_connected(s->node->peers, c->nodes[i].id);
+    }
+    if (!alone) {
+        s->alone_ms = 0;
+        return;
+    }
+    if (s->alone_ms < ALONE_MS && s->alone_ms + PERIOD_MS >= ALONE_MS) {
+        kl_log(KL_LOG_WARN, "steward",
+               "no other node is connected hint=\"are they running, does peer_address of %s in "
+               "their configuration lead here, is no other process running as %s?\"",
+               c->self, c->self);
+    }
+    s->alone_ms += s->alone_ms < ALONE_MS ? PERIOD_MS : 0;
+}
+
 static void *run(void *arg)
 {
     struct kl_steward *s = arg;
@@ -446,6 +450,7 @@ static void *run(void *arg)
         for (size_t i = 0; i < s->groups_n; i++) {
             look_at_group(s, &s->groups[i]);
         }
+        look_for_others(s);
         (void)pthread_mutex_lock(&s->lock);
         (void)clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += PERIOD_MS * 1000000L;

@@ -38,10 +38,8 @@ void kl_leveldb_explain(enum kl_status status, const char *dir, const char *why,
         return;
     }
     if (status == KL_CORRUPT) {
-        (void)snprintf(err, err_len,
-                       "the store %s is corrupt (%s): move the directory away and start the node "
-                       "again, the other nodes bring its content back",
-                       dir, why == NULL ? "the file CURRENT is missing" : why);
+        (void)snprintf(err, err_len, "the store %s is corrupt (%s)", dir,
+                       why == NULL ? "the file CURRENT is missing" : why);
     } else if (status == KL_NO_SPACE) {
         (void)snprintf(err, err_len, "the store %s cannot be opened, the disk is full (%s)", dir,
                        why == NULL ? "no message" : why);

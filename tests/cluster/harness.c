@@ -16,7 +16,14 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PATH_LEN = 512, WORDS_MAX = 24, POLL_MS = 20, READY_MS = 60000, STATUS_MS = 2000 };
+enum {
+    PATH_LEN = 512,
+    WORDS_MAX = 24,
+    POLL_MS = 20,
+    READY_MS = 60000,
+    RUN_MS = 30000,
+    TRY_MS = 2000
+};
 
 struct node {
     char config[PATH_LEN];
@@ -255,7 +262,7 @@ static void wait_ready(struct cluster *c)
     enum kluis_status st = KLUIS_UNAVAILABLE;
 
     while (st != KLUIS_OK && harness_now_us() < until) {
-        st = kluis_vault_list(client, 1, NULL, STATUS_MS, &list);
+        st = kluis_vault_list(client, 1, NULL, TRY_MS, &list);
         if (st != KLUIS_OK) {
             harness_sleep_ms(POLL_MS);
         }
@@ -384,9 +391,32 @@ void cluster_start(struct cluster *c, unsigned node)
     }
 }
 
+/* Exit code or 128 + signal; a process that goes on for too long is killed and gives -1. */
+static int wait_until(pid_t pid, unsigned timeout_ms)
+{
+    uint64_t until = harness_now_us() + (uint64_t)timeout_ms * 1000u;
+    int status = 0;
+
+    while (harness_now_us() < until) {
+        if (waitpid(pid, &status, WNOHANG) == pid) {
+            return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+        }
+        harness_sleep_ms(POLL_MS);
+    }
+    (void)kill(pid, SIGKILL);
+    (void)wait_exit(pid);
+    return -1;
+}
+
 int cluster_run(struct cluster *c, unsigned node, const char *const *words)
 {
-    return wait_exit(spawn(c, words, c->nodes[node].log));
+    return cluster_run_to(c, c->nodes[node].log, words, RUN_MS);
+}
+
+int cluster_run_to(struct cluster *c, const char *log, const char *const *words,
+                   unsigned timeout_ms)
+{
+    return wait_until(spawn(c, words, log), timeout_ms);
 }
 
 void cluster_signal(struct cluster *c, unsigned node, int signal_number)
@@ -398,22 +428,10 @@ void cluster_signal(struct cluster *c, unsigned node, int signal_number)
 
 int cluster_wait(struct cluster *c, unsigned node, unsigned timeout_ms)
 {
-    uint64_t until = harness_now_us() + (uint64_t)timeout_ms * 1000u;
-    pid_t pid = c->nodes[node].pid;
-    int status = 0;
+    int code = c->nodes[node].pid == 0 ? -1 : wait_until(c->nodes[node].pid, timeout_ms);
 
-    if (pid == 0) {
-        return -1;
-    }
-    while (harness_now_us() < until) {
-        if (waitpid(pid, &status, WNOHANG) == pid) {
-            c->nodes[node].pid = 0;
-            return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-        }
-        harness_sleep_ms(POLL_MS);
-    }
-    cluster_kill(c, node);
-    return -1;
+    c->nodes[node].pid = 0;
+    return code;
 }
 
 void cluster_kill(struct cluster *c, unsigned node)
@@ -469,7 +487,18 @@ bool cluster_log_has(const struct cluster *c, unsigned node, const char *text)
     return found;
 }
 
-/* ---- asking ---- */
+bool cluster_log_wait(const struct cluster *c, unsigned node, const char *text, unsigned timeout_ms)
+{
+    uint64_t until = harness_now_us() + (uint64_t)timeout_ms * 1000u;
+
+    while (!cluster_log_has(c, node, text)) {
+        if (harness_now_us() >= until) {
+            return false;
+        }
+        harness_sleep_ms(POLL_MS);
+    }
+    return true;
+}
 
 struct kluis_client *cluster_client(const struct cluster *c)
 {
@@ -486,115 +515,4 @@ struct kluis_client *cluster_client(const struct cluster *c)
         die("client: %s", err);
     }
     return client;
-}
-
-Kluis__V1__ClusterStatusResponse *cluster_status(struct cluster *c, struct kluis_client *client,
-                                                 unsigned node)
-{
-    Kluis__V1__ClusterStatusResponse *r = NULL;
-    uint8_t *bytes = NULL;
-    size_t len = 0;
-
-    if (kluis_call(client, "/kluis.v1.Cluster/Status", NULL, 0, false,
-                   c->nodes[node].client_address, STATUS_MS, &bytes, &len) != KLUIS_OK) {
-        return NULL;
-    }
-    r = kluis__v1__cluster_status_response__unpack(NULL, len, bytes);
-    kluis_bytes_free(bytes, len);
-    return r;
-}
-
-static bool leads(const Kluis__V1__ClusterStatusResponse *s, uint32_t group)
-{
-    for (size_t i = 0; i < s->n_groups; i++) {
-        if (s->groups[i]->group == group) {
-            return strcmp(s->groups[i]->role, "leader") == 0 && s->groups[i]->lease;
-        }
-    }
-    return false;
-}
-
-int cluster_leader(struct cluster *c, struct kluis_client *client, uint32_t group,
-                   unsigned timeout_ms)
-{
-    uint64_t until = harness_now_us() + (uint64_t)timeout_ms * 1000u;
-
-    do {
-        for (unsigned i = 0; i < c->n; i++) {
-            Kluis__V1__ClusterStatusResponse *s =
-                c->nodes[i].pid == 0 ? NULL : cluster_status(c, client, i);
-            bool yes = s != NULL && leads(s, group);
-
-            if (s != NULL) {
-                kluis__v1__cluster_status_response__free_unpacked(s, NULL);
-            }
-            if (yes) {
-                return (int)i;
-            }
-        }
-        harness_sleep_ms(POLL_MS);
-    } while (harness_now_us() < until);
-    return -1;
-}
-
-static Kluis__V1__ClusterDigestResponse *digest(struct cluster *c, struct kluis_client *client,
-                                                unsigned node, uint32_t group)
-{
-    Kluis__V1__ClusterDigestRequest q = KLUIS__V1__CLUSTER_DIGEST_REQUEST__INIT;
-    Kluis__V1__ClusterDigestResponse *r = NULL;
-    uint8_t request[64];
-    uint8_t *bytes = NULL;
-    size_t len = 0;
-
-    q.group = group;
-    len = kluis__v1__cluster_digest_request__pack(&q, request);
-    if (kluis_call(client, "/kluis.v1.Cluster/Digest", request, len, false,
-                   c->nodes[node].client_address, 60000, &bytes, &len) != KLUIS_OK) {
-        return NULL;
-    }
-    r = kluis__v1__cluster_digest_response__unpack(NULL, len, bytes);
-    kluis_bytes_free(bytes, len);
-    return r;
-}
-
-static bool agree_now(struct cluster *c, struct kluis_client *client, uint32_t group)
-{
-    Kluis__V1__ClusterDigestResponse *first = NULL;
-    bool same = true;
-
-    for (unsigned i = 0; same && i < c->n; i++) {
-        Kluis__V1__ClusterDigestResponse *d;
-
-        if (c->nodes[i].pid == 0) {
-            continue;
-        }
-        d = digest(c, client, i, group);
-        if (d == NULL) {
-            same = false;
-        } else if (first == NULL) {
-            first = d;
-        } else {
-            same = d->applied_index == first->applied_index && d->sha256.len == first->sha256.len &&
-                   memcmp(d->sha256.data, first->sha256.data, d->sha256.len) == 0;
-            kluis__v1__cluster_digest_response__free_unpacked(d, NULL);
-        }
-    }
-    if (first != NULL) {
-        kluis__v1__cluster_digest_response__free_unpacked(first, NULL);
-    }
-    return same && first != NULL;
-}
-
-bool cluster_digests_agree(struct cluster *c, struct kluis_client *client, uint32_t group,
-                           unsigned timeout_ms)
-{
-    uint64_t until = harness_now_us() + (uint64_t)timeout_ms * 1000u;
-
-    do {
-        if (agree_now(c, client, group)) {
-            return true;
-        }
-        harness_sleep_ms(100);
-    } while (harness_now_us() < until);
-    return false;
 }

@@ -42,8 +42,12 @@ const char *cluster_token(const struct cluster *c);
 
 /* Nodes are 0 .. n-1; their ids are 1 .. n. */
 void cluster_start(struct cluster *c, unsigned node);
-/* Runs kluisd with other words than --config FILE and returns its exit code. */
+/* Runs kluisd with these words and returns its exit code; its output goes to the node's log. Kills it
+ * when it does not end by itself and gives -1. */
 int cluster_run(struct cluster *c, unsigned node, const char *const *words);
+/* The same with a file for its output and a time of its own. */
+int cluster_run_to(struct cluster *c, const char *log, const char *const *words,
+                   unsigned timeout_ms);
 void cluster_signal(struct cluster *c, unsigned node, int signal_number);
 /* Waits for the process to end: exit code, or 128 + signal. Kills it after timeout_ms and gives -1. */
 int cluster_wait(struct cluster *c, unsigned node, unsigned timeout_ms);
@@ -54,6 +58,9 @@ pid_t cluster_pid(const struct cluster *c, unsigned node);
 void cluster_wipe(struct cluster *c, unsigned node);
 /* Text in the node's log so far. */
 bool cluster_log_has(const struct cluster *c, unsigned node, const char *text);
+/* Waits for it. */
+bool cluster_log_wait(const struct cluster *c, unsigned node, const char *text,
+                      unsigned timeout_ms);
 
 /* A client of all nodes. Close it with kluis_close. */
 struct kluis_client *cluster_client(const struct cluster *c);
@@ -68,6 +75,9 @@ int cluster_leader(struct cluster *c, struct kluis_client *client, uint32_t grou
 /* Waits until all running nodes give the same digest of the group at the same index. */
 bool cluster_digests_agree(struct cluster *c, struct kluis_client *client, uint32_t group,
                            unsigned timeout_ms);
+/* Waits until the group's leader names every node of the cluster as a voter. */
+bool cluster_all_voters(struct cluster *c, struct kluis_client *client, uint32_t group,
+                        unsigned timeout_ms);
 
 /* Monotonic microseconds. */
 uint64_t harness_now_us(void);

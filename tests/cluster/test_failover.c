@@ -220,6 +220,9 @@ TEST(failover, disk_lost)
     CHECK_EQ(st, KLUIS_OK);
     kluis_bytes_free(response, response_len);
     progress(w, 100);
+    for (uint32_t g = 0; g <= VAULT_GROUP; g++) {
+        CHECK(cluster_all_voters(f.cluster, f.client, g, SETTLE_MS));
+    }
     finish(&f, w, &r);
     teardown(&f);
 }

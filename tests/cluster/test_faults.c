@@ -121,11 +121,12 @@ static unsigned damage(const char *dir, const char *part)
         }
         (void)snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
         fd = open(path, O_RDWR | O_CLOEXEC);
-        if (fd >= 0 && fstat(fd, &s) == 0 && s.st_size > 64) {
-            char junk[48];
+        if (fd >= 0 && fstat(fd, &s) == 0 && s.st_size > 0) {
+            char junk[4096];
+            size_t len = (size_t)s.st_size > sizeof junk ? sizeof junk : (size_t)s.st_size;
 
             memset(junk, 0xa5, sizeof junk);
-            CHECK_EQ(pwrite(fd, junk, sizeof junk, 16), (ssize_t)sizeof junk);
+            CHECK_EQ(pwrite(fd, junk, len, (s.st_size - (off_t)len) / 2), (ssize_t)len);
             n++;
         }
         if (fd >= 0) {
@@ -136,6 +137,15 @@ static unsigned damage(const char *dir, const char *part)
         (void)closedir(d);
     }
     return n;
+}
+
+/* Makes `to` a copy of a directory of plain files. */
+static void copy_dir(const char *from, const char *to)
+{
+    char command[4 * PATH_LEN];
+
+    (void)snprintf(command, sizeof command, "rm -rf '%s' && cp -r '%s' '%s'", to, from, to);
+    CHECK_EQ(system(command), 0);
 }
 
 static struct cluster *filled(unsigned nodes)
@@ -164,23 +174,60 @@ TEST(faults, corrupt_log)
     CHECK(damage(dir, "open-") + damage(dir, "0000") != 0);
     cluster_start(c, 0);
     CHECK_EQ(cluster_wait(c, 0, WAIT_MS), EXIT_CORRUPT);
-    CHECK(cluster_log_has(c, 0, "--join"));
+    CHECK(cluster_log_has(c, 0, "this is the only node: put back a copy of"));
     cluster_free(c);
 }
 
-/* So does a node whose store is damaged. */
+/* So does a node whose store is damaged, whichever file of it is. */
 TEST(faults, corrupt_store)
 {
+    static const char *const parts[] = {"CURRENT", "MANIFEST", ".ldb"};
     struct cluster *c = filled(1);
     char dir[PATH_LEN];
+    char keep[PATH_LEN];
 
     cluster_signal(c, 0, SIGTERM);
     CHECK_EQ(cluster_wait(c, 0, WAIT_MS), 0);
     (void)snprintf(dir, sizeof dir, "%s/g1/state", cluster_data_dir(c, 0));
-    CHECK(damage(dir, "MANIFEST") != 0);
+    (void)snprintf(keep, sizeof keep, "%s/keep", cluster_dir(c));
+    copy_dir(dir, keep);
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        copy_dir(keep, dir);
+        CHECK(damage(dir, parts[i]) != 0);
+        cluster_start(c, 0);
+        CHECK_EQ(cluster_wait(c, 0, WAIT_MS), EXIT_CORRUPT);
+        CHECK(cluster_log_has(c, 0, "is corrupt"));
+        CHECK(cluster_log_has(c, 0, "this is the only node: put back a copy of"));
+        CHECK_EQ(truncate(cluster_log(c, 0), 0), 0);
+    }
+    copy_dir(keep, dir); /* and it was nothing else that kept it from starting */
     cluster_start(c, 0);
-    CHECK_EQ(cluster_wait(c, 0, WAIT_MS), EXIT_CORRUPT);
-    CHECK(cluster_log_has(c, 0, "--join"));
+    CHECK(cluster_log_wait(c, 0, "unsealed", WAIT_MS));
+    cluster_free(c);
+}
+
+/* A group whose directory has gone is not begun anew: the node would forget its votes. */
+TEST(faults, group_directory_lost)
+{
+    static const char *const parts[] = {"g1", "g1/log", "g1/state"};
+    struct cluster *c = cluster_new(&(struct cluster_options){.nodes = 3});
+    char away[PATH_LEN];
+    char path[PATH_LEN];
+
+    cluster_kill(c, 1);
+    (void)snprintf(away, sizeof away, "%s/away", cluster_dir(c));
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        (void)snprintf(path, sizeof path, "%s/%s", cluster_data_dir(c, 1), parts[i]);
+        CHECK_EQ(rename(path, away), 0);
+        cluster_start(c, 1);
+        CHECK_EQ(cluster_wait(c, 1, WAIT_MS), EXIT_CORRUPT);
+        CHECK(cluster_log_has(c, 1, "is missing; to get the data back from the other nodes"));
+        CHECK(cluster_log_has(c, 1, "kluis cluster replace-node --node-id 2"));
+        CHECK_EQ(rename(away, path), 0);
+        CHECK_EQ(truncate(cluster_log(c, 1), 0), 0);
+    }
+    cluster_start(c, 1);
+    CHECK(cluster_log_wait(c, 1, "unsealed", WAIT_MS));
     cluster_free(c);
 }
 
@@ -226,24 +273,71 @@ TEST(faults, data_directory_of_another)
     cluster_free(c);
 }
 
-/* A second data directory with the id of a node that is alive is turned away; the cluster goes on. */
+/* The configuration of node `id` with addresses of its own and the data directory DIR/twin. */
+static void twin_config(struct cluster *c, unsigned id, char config[PATH_LEN], char data[PATH_LEN])
+{
+    char middle[PATH_LEN];
+    char old[64];
+    char new[128];
+
+    (void)snprintf(data, PATH_LEN, "%s/twin", cluster_dir(c));
+    (void)snprintf(config, PATH_LEN, "%s/twin.conf", cluster_dir(c));
+    (void)snprintf(middle, sizeof middle, "%s/middle.conf", cluster_dir(c));
+    (void)snprintf(old, sizeof old, "/data%u", id);
+    rewrite(cluster_config(c, id - 1), middle, old, "/twin");
+    (void)snprintf(old, sizeof old, "node = n%u", id);
+    (void)snprintf(new, sizeof new, "%s\nlisten_client = 127.0.0.1:0\nlisten_peer = 127.0.0.1:0",
+                   old);
+    rewrite(middle, config, old, new);
+}
+
+/* A second process with the id of a node that is alive, be its directory a new one or a copy, is
+ * turned away and ends; the node itself goes on and is heard as before. */
 TEST(faults, two_nodes_with_one_id)
 {
     struct cluster *c = cluster_new(&(struct cluster_options){.nodes = 3});
     struct kluis_client *client = cluster_client(c);
     char config[PATH_LEN];
-    char other[PATH_LEN];
+    char data[PATH_LEN];
 
     vault(client, "faults");
-    (void)snprintf(other, sizeof other, "%s/twin.conf", cluster_dir(c));
-    (void)snprintf(config, sizeof config, "%s/twin2.conf", cluster_dir(c));
-    rewrite(cluster_config(c, 2), other, "/data3", "/data-twin");
-    rewrite(other, config, "node = n3",
-            "node = n3\nlisten_client = 127.0.0.1:0\nlisten_peer = 127.0.0.1:0");
-    CHECK_EQ(cluster_run(c, 2, (const char *[]){"--init", "--config", config, NULL}), 0);
-    CHECK_EQ(cluster_run(c, 2, (const char *[]){"--config", config, NULL}), EXIT_DUPLICATE);
+    CHECK(cluster_digests_agree(c, client, 0, WAIT_MS)); /* all are registered, and know it */
+    twin_config(c, 1, config, data);
+    CHECK_EQ(cluster_run(c, 0, (const char *[]){"--init", "--config", config, NULL}), 0);
+    CHECK_EQ(cluster_run(c, 0, (const char *[]){"--config", config, NULL}), EXIT_DUPLICATE);
+    CHECK(cluster_log_has(c, 0, "is registered with another data directory"));
+
+    cluster_signal(c, 0, SIGSTOP); /* files at rest; the twin would see a torn copy otherwise */
+    copy_dir(cluster_data_dir(c, 0), data);
+    cluster_signal(c, 0, SIGCONT);
+    CHECK_EQ(cluster_run(c, 0, (const char *[]){"--config", config, NULL}), EXIT_DUPLICATE);
+    CHECK(cluster_log_has(c, 0, "another process holds this node id"));
+
+    CHECK(cluster_running(c, 0));
+    cluster_kill(c, 1); /* the one with the twin and the last one are a majority */
     CHECK_EQ(set(client, "still", "x", 1, CALL_MS), KLUIS_OK);
-    CHECK(cluster_running(c, 2));
+    kluis_close(client);
+    cluster_free(c);
+}
+
+/* The highest id dials nobody, so nobody hears of its twin: it never serves, and says what may be
+ * wrong. */
+TEST(faults, twin_that_nobody_dials)
+{
+    struct cluster *c = cluster_new(&(struct cluster_options){.nodes = 3});
+    struct kluis_client *client = cluster_client(c);
+    char config[PATH_LEN];
+    char data[PATH_LEN];
+
+    vault(client, "faults");
+    twin_config(c, 3, config, data);
+    CHECK_EQ(cluster_run(c, 2, (const char *[]){"--init", "--config", config, NULL}), 0);
+    CHECK_EQ(truncate(cluster_log(c, 2), 0), 0);
+    CHECK_EQ(cluster_run_to(c, cluster_log(c, 2), (const char *[]){"--config", config, NULL}, 8000),
+             -1);
+    CHECK(cluster_log_has(c, 2, "is no other process running as n3?"));
+    CHECK(!cluster_log_has(c, 2, "unsealed"));
+    CHECK_EQ(set(client, "still", "x", 1, CALL_MS), KLUIS_OK);
     kluis_close(client);
     cluster_free(c);
 }

@@ -310,13 +310,12 @@ static void expect_corrupt(const char *dir, bool by_reading)
     if (err[0] != 0) { /* found when it was opened, not when it was read */
         CHECK(strstr(err, dir) != NULL);
         CHECK(strstr(err, "corrupt") != NULL);
-        CHECK(strstr(err, "move the directory away") != NULL);
     } else {
         CHECK(by_reading);
     }
 }
 
-/* A missing or overwritten file is corruption, told with what to do: never an empty store. */
+/* A missing or overwritten file is corruption: never an empty store. */
 TEST(corrupt, files)
 {
     uint64_t rng = test_seed();
