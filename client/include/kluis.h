@@ -271,8 +271,9 @@ KLUIS_API enum kluis_status kluis_secret_restore(struct kluis_client *client, co
 /* ---------------------------------------------------------------- asynchronous calls
  *
  * Start a call and return. done comes exactly once, on a thread of the client (never before the
- * start function has been entered, possibly before it returns), and must not block. result is the
- * callback's to free, NULL unless status is KLUIS_OK. message is borrowed. When the start function
+ * start function has been entered, possibly before it returns), and must not block: a blocking call
+ * in it is refused with KLUIS_INVALID_ARGUMENT, kluis_close() in it aborts. result is the callback's
+ * to free, NULL unless status is KLUIS_OK. message is borrowed. When the start function
  * itself fails, done is not called.
  */
 typedef void (*kluis_secret_fn)(void *arg, enum kluis_status status, struct kluis_secret *result,

@@ -29,16 +29,25 @@ void kl_attempt_end(struct kluis_client *client, struct kl_call *call, enum kl_s
     work->ends[work->ends_n++] = call;
 }
 
+static void say_unknown(struct kl_call *call)
+{
+    size_t n = strlen(call->text);
+
+    if (call->unknown) {
+        (void)snprintf(call->text + n, sizeof call->text - n,
+                       "%swhether the write was done is not known", n == 0 ? "" : "; ");
+    }
+}
+
 /* No more tries. What the last one said holds, unless an earlier one may have done the write. */
 static void give_up(struct kluis_client *client, struct kl_call *call, struct kl_work *work)
 {
     enum kl_status st = call->status == KL_OK ? KL_UNAVAILABLE : call->status;
 
-    if (call->write && call->unknown && st != KL_TIMEOUT && kl_status_info(st)->retry_safe) {
-        size_t n = strlen(call->text);
-
-        (void)snprintf(call->text + n, sizeof call->text - n,
-                       "%swhether the write was done is not known", n == 0 ? "" : "; ");
+    if (call->unknown && kl_status_info(st)->retry_safe) {
+        if (st != KL_TIMEOUT) { /* its own text says so */
+            say_unknown(call);
+        }
         st = KL_TIMEOUT;
     }
     kl_attempt_end(client, call, st, NULL, work);
@@ -128,6 +137,7 @@ void kl_attempt_lost(struct kluis_client *client, struct kl_call *call, int endp
         return;
     }
     if (status != KL_UNAVAILABLE) {
+        say_unknown(call);
         kl_attempt_end(client, call, status, NULL, work);
         return;
     }

@@ -169,6 +169,11 @@ enum kl_status kl_call_wait(struct kluis_client *client, struct kl_request *requ
     struct waiter w;
     enum kl_status st;
 
+    if (!kl_client_may_block()) {
+        kl_buf_wipe(&request->payload);
+        kl_client_explain("a blocking call inside a callback would never end");
+        return KL_INVALID_ARGUMENT;
+    }
     w.done = false;
     (void)pthread_mutex_init(&w.lock, NULL);
     (void)pthread_cond_init(&w.cond, NULL);

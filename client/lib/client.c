@@ -15,6 +15,19 @@
 /* Text of this thread's last failure: what kluis_last_error() promises, so it must outlive calls. */
 static _Thread_local char last_error[KL_CLIENT_MESSAGE_MAX];
 
+/* This thread is inside a callback of the user, so it must come back before anything can go on. */
+static _Thread_local bool in_callback;
+
+void kl_client_in_callback(bool yes)
+{
+    in_callback = yes;
+}
+
+bool kl_client_may_block(void)
+{
+    return !in_callback;
+}
+
 const char *kluis_status_name(enum kluis_status status)
 {
     return kl_status_name((enum kl_status)status);

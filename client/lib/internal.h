@@ -174,6 +174,9 @@ uint64_t kl_client_now_us(void);
 uint64_t kl_client_random(struct kluis_client *client);
 /* Sets kluis_last_error() of this thread. */
 void kl_client_explain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Whether this thread is inside a callback of the user; then it must not wait. */
+void kl_client_in_callback(bool yes);
+bool kl_client_may_block(void);
 /* status as the public enum. */
 static inline enum kluis_status kl_public(enum kl_status st)
 {

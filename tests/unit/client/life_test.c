@@ -244,6 +244,43 @@ TEST(life, close_cancels)
     tally_done(&t);
 }
 
+struct reentry {
+    struct tally tally;
+    struct kluis_client *client;
+    enum kluis_status inside;
+};
+
+static void block_inside(void *arg, enum kluis_status status, struct kluis_secret *result,
+                         const char *message)
+{
+    struct reentry *r = arg;
+
+    r->inside = get(r->client, 1000);
+    count_result(&r->tally, status, result, message);
+}
+
+/* A callback that would wait for the thread it holds is told so instead of hanging; afterwards that
+ * thread is as good as before. */
+TEST(life, blocking_inside_a_callback_is_refused)
+{
+    struct fake a;
+    struct fake *nodes[1] = {&a};
+    struct reentry r = {.inside = KLUIS_OK};
+
+    tally_init(&r.tally);
+    fake_start(&a, CERT_SERVER, fake_serve, NULL);
+    r.client = fake_client(nodes, 1, false);
+    CHECK_EQ(kluis_secret_get_async(r.client, "team", "db", NULL, 0, block_inside, &r), KLUIS_OK);
+    tally_wait(&r.tally, 1);
+    CHECK_EQ(r.inside, KLUIS_INVALID_ARGUMENT);
+    CHECK_EQ(r.tally.ok, 1);
+    CHECK_EQ(a.calls, 1);
+    CHECK_EQ(get(r.client, 0), KLUIS_OK);
+    kluis_close(r.client);
+    fake_stop(&a);
+    tally_done(&r.tally);
+}
+
 struct blocked {
     struct kluis_client *client;
     enum kluis_status status;
