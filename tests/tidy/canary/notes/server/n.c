@@ -1,2 +1,0 @@
-/* TODO: finish */
-int todos;
