@@ -201,14 +201,14 @@ TEST(retry, deadline_is_exact)
     began = test_now_ms();
     CHECK_EQ(get(p.client, SHORT_MS), KLUIS_TIMEOUT);
     took = test_now_ms() - began;
-    CHECK(took >= SHORT_MS - 1 && took < SHORT_MS + 250);
+    CHECK(took >= SHORT_MS - 1 && took < SHORT_MS + 500);
     CHECK(strstr(kluis_last_error(), "not known") == NULL);
     CHECK(fake_cancels(&p.a, 1));
     CHECK(p.a.seen[0].deadline_ms <= SHORT_MS && p.a.seen[0].deadline_ms > 0);
     began = test_now_ms();
     CHECK_EQ(kluis_secret_set(p.client, "team", "db", "x", 1, NULL, SHORT_MS, NULL), KLUIS_TIMEOUT);
     took = test_now_ms() - began;
-    CHECK(took >= SHORT_MS - 1 && took < SHORT_MS + 250);
+    CHECK(took >= SHORT_MS - 1 && took < SHORT_MS + 500);
     CHECK(strstr(kluis_last_error(), "whether the write was done is not known") != NULL);
     CHECK_EQ(p.a.calls, 2);
     pair_stop(&p);
@@ -229,7 +229,7 @@ TEST(retry, backs_off_until_the_deadline)
     pair_start(&p, answer_unavailable, answer_unavailable);
     began = test_now_ms();
     CHECK_EQ(get(p.client, 1000), KLUIS_UNAVAILABLE);
-    CHECK(test_now_ms() - began <= 1100);
+    CHECK(test_now_ms() - began <= 1500);
     CHECK(p.a.calls + p.b.calls >= 4);
     CHECK(p.a.calls + p.b.calls <= 12);
     CHECK(p.a.calls >= 1 && p.b.calls >= 1);
@@ -373,7 +373,7 @@ TEST(retry, nobody_listens)
     fake_stop(&p.a);
     began = test_now_ms();
     CHECK_EQ(get(p.client, SHORT_MS), KLUIS_UNAVAILABLE);
-    CHECK(test_now_ms() - began < SHORT_MS + 250);
+    CHECK(test_now_ms() - began < SHORT_MS + 500);
     CHECK(strstr(kluis_last_error(), "127.0.0.1:") != NULL);
     kluis_close(p.client);
 }
