@@ -98,6 +98,8 @@ static void snapshot_keep(struct kl_wio *w, const struct raft_snapshot *from,
 
 /* ---- start and tick ---- */
 
+static void deliver(struct kl_wio *w, struct raft_message *m);
+
 static int wio_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
                     struct raft_snapshot **snapshot, raft_index *start_index,
                     struct raft_entry *entries[], size_t *n_entries)
@@ -106,9 +108,14 @@ static int wio_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
     int rv = w->inner.load(io, term, voted_for, snapshot, start_index, entries, n_entries);
 
     if (rv == 0) {
-        w->disk_term = *term;
         w->first_term = *term;
         w->first_vote = *voted_for;
+        rv = kl_wio_solo_load(w, *snapshot, *entries, *n_entries, term, voted_for);
+        if (rv != 0) {
+            kl_wio_fatal(w, "writing the Raft term failed: %s", raft_strerror(rv));
+            rv = 0; /* what was loaded is raft's to free; this process ends */
+        }
+        w->disk_term = *term;
         if (*snapshot != NULL) {
             snapshot_keep(w, *snapshot, &w->newest);
         }
@@ -127,6 +134,26 @@ static void faults_check(struct kl_wio *w)
     }
 }
 
+/* N11: asks itself for a vote in a new term; raft grants and stores it like any other. */
+static void solo_vote(struct kl_wio *w)
+{
+    struct raft_message m = {
+        .type = RAFT_REQUEST_VOTE,
+        .server_id = w->raft->id,
+        .server_address = kl_message_address,
+        .request_vote = {.version = 2,
+                         .term = w->raft->current_term + 1,
+                         .candidate_id = w->raft->id,
+                         .last_log_index = UINT64_MAX,
+                         .last_log_term = UINT64_MAX,
+                         .disrupt_leader = true},
+    };
+
+    w->n_solo++;
+    w->solo_term = m.request_vote.term;
+    deliver(w, &m);
+}
+
 static void wio_tick(struct raft_io *io)
 {
     struct kl_wio *w = wio_of(io);
@@ -135,6 +162,9 @@ static void wio_tick(struct raft_io *io)
         return;
     }
     faults_check(w);
+    if (!w->dead && kl_wio_solo_due(w)) {
+        solo_vote(w);
+    }
     if (w->dead) {
         return;
     }
@@ -240,6 +270,13 @@ static int wio_append(struct raft_io *io, struct raft_io_append *req,
     if (a == NULL) {
         kl_wio_fatal(w, "out of memory while writing the log");
         return RAFT_NOMEM;
+    }
+    for (unsigned i = 0; i < n && covers(w, KL_COVER_BLANK); i++) {
+        /* N14: raft leaves a barrier's content as malloc gave it: whatever this process freed last
+         * would go to every disk and peer. */
+        if (entries[i].type == RAFT_BARRIER) {
+            memset(entries[i].buf.base, 0, entries[i].buf.len);
+        }
     }
     *a = (struct append){.w = w, .req = req, .cb = cb};
     w->appends++;
@@ -466,11 +503,11 @@ static void send_one(struct kl_wio *w, const struct raft_message *m)
 {
     struct raft_message copy = *m;
 
+    if (m->server_id == 0 || m->server_id == w->raft->id) {
+        return; /* no leader is known any more; or the answer to solo_vote() */
+    }
     switch (m->type) {
     case RAFT_APPEND_ENTRIES_RESULT:
-        if (m->server_id == 0) {
-            return; /* no leader is known any more */
-        }
         if (copy.append_entries_result.rejected != 0 && covers(w, KL_COVER_BACKTRACK)) {
             result_hint(w, &copy.append_entries_result);
         }
@@ -503,52 +540,6 @@ static int wio_send(struct raft_io *io, struct raft_io_send *req, const struct r
 }
 
 /* ---- receiving ---- */
-
-static raft_term trail_term(const struct raft *r, raft_index index)
-{
-    const struct raft_trail *t = &r->trail;
-
-    if (index == t->snapshot.index) {
-        return t->snapshot.term;
-    }
-    if (index <= t->offset) {
-        return 0;
-    }
-    for (unsigned i = t->front; i != t->back; i = (i + 1) % t->size) {
-        if (index <= t->records[i].index) {
-            return t->records[i].term;
-        }
-    }
-    return 0;
-}
-
-/* Does an AppendEntries contradict what is committed here? Raft would free its entries twice. */
-static bool contradicts(const struct raft *r, const struct raft_append_entries *a)
-{
-    raft_term have;
-
-    if (a->term < r->current_term) {
-        return false;
-    }
-    if (a->prev_log_index != 0 && a->prev_log_index <= r->commit_index) {
-        have = trail_term(r, a->prev_log_index);
-        if (have != 0 && have != a->prev_log_term) {
-            return true;
-        }
-    }
-    for (unsigned i = 0; i < a->n_entries; i++) {
-        raft_index index = a->prev_log_index + 1 + i;
-
-        if (index > r->commit_index) {
-            return false;
-        }
-        have = trail_term(r, index);
-        if (have != 0 && have != a->entries[i].term) {
-            return true;
-        }
-    }
-    return false;
-}
 
 static void deliver(struct kl_wio *w, struct raft_message *m)
 {
@@ -625,13 +616,13 @@ static void deliver_split(struct kl_wio *w, struct raft_message *m)
 
 static void receive_append(struct kl_wio *w, struct raft_message *m)
 {
-    const struct raft_append_entries *a = &m->append_entries;
+    struct raft_append_entries *a = &m->append_entries;
 
     if (w->raft->state == RAFT_LEADER && a->term == w->raft->current_term) {
         kl_message_free(m); /* two leaders in one term: not from an honest peer */
         return;
     }
-    if (contradicts(w->raft, a)) {
+    if (kl_wio_contradicts(w, a)) {
         kl_wio_fatal(w,
                      "node %llu sends a log that contradicts what is committed here (index %llu): "
                      "one of the two data directories is damaged or of another cluster",
@@ -639,6 +630,7 @@ static void receive_append(struct kl_wio *w, struct raft_message *m)
         kl_message_free(m);
         return;
     }
+    kl_wio_leave_out_stale(w, a);
     if (covers(w, KL_COVER_SPLIT)) {
         for (unsigned i = 1; i < a->n_entries; i++) {
             if (a->entries[i].type == RAFT_CHANGE) {
@@ -648,6 +640,22 @@ static void receive_append(struct kl_wio *w, struct raft_message *m)
         }
     }
     deliver(w, m);
+}
+
+static void receive_vote(struct kl_wio *w, struct raft_message *m)
+{
+    struct raft_server *me = kl_wio_standby(w);
+
+    if (me == NULL) {
+        deliver(w, m);
+        return;
+    }
+    me->role = RAFT_VOTER; /* N13: only while raft looks at this */
+    w->recv_cb(w->io, m);
+    me->role = RAFT_STANDBY;
+    if (!w->dead) {
+        w->owner.after(w->owner.ctx);
+    }
 }
 
 static void held_drop(struct kl_wio *w)
@@ -698,6 +706,14 @@ void kl_wio_receive(struct kl_wio *w, struct raft_message *m)
     case RAFT_REQUEST_VOTE_RESULT:
         /* Raft looks at fields of the wrong role when it is no candidate. */
         if (w->raft->state == RAFT_CANDIDATE) {
+            deliver(w, m);
+        }
+        break;
+    case RAFT_REQUEST_VOTE:
+        receive_vote(w, m);
+        break;
+    case RAFT_TIMEOUT_NOW:
+        if (!kl_wio_solo(w)) { /* N11: it would lead its leader's term */
             deliver(w, m);
         }
         break;

@@ -31,7 +31,11 @@ enum kl_cover {
     KL_COVER_ALIGN = 1 << 8,  /* N8: lengths are multiples of 8 */
     KL_COVER_STUCK = 1 << 9,  /* N9: a log that is not being stored ends the process */
     KL_COVER_BACKTRACK = 1 << 10, /* N10: a rejection steps back by many entries */
-    KL_COVER_ALL = (1 << 11) - 2
+    KL_COVER_SOLO = 1 << 11,      /* N11: the only voter leads in a new term, with its own vote */
+    KL_COVER_STALE = 1 << 12,     /* N12: entries that were compacted away are not appended again */
+    KL_COVER_STANDBY = 1 << 13,   /* N13: a standby gives its vote too */
+    KL_COVER_BLANK = 1 << 14,     /* N14: barriers carry zeros, not old memory */
+    KL_COVER_ALL = (1 << 15) - 2
 };
 
 /* What to do with an InstallSnapshot that a peer sent. */
@@ -101,7 +105,8 @@ struct kl_wio {
     raft_term disk_term;
     raft_term first_term; /* as loaded at the start */
     raft_id first_vote;
-    uint64_t n_split, n_held, n_term_kept; /* how often a cover did something */
+    raft_term solo_term;                                    /* taken as the only voter */
+    uint64_t n_split, n_held, n_term_kept, n_solo, n_stale; /* how often a cover did something */
 };
 
 /* Replaces the functions of `io`. raft_init() must have been called with it. */
@@ -121,6 +126,19 @@ int kl_wio_submit(struct kl_wio *w, struct raft_apply *req, const struct raft_bu
                   unsigned n);
 /* Makes raft give up leadership by showing it a higher term. */
 void kl_wio_step_down(struct kl_wio *w);
+/* wio_cover.c, used by wio.c. After loading: takes a new term if this node is going to be alone. */
+int kl_wio_solo_load(struct kl_wio *w, const struct raft_snapshot *snapshot,
+                     const struct raft_entry *entries, size_t n, raft_term *term,
+                     raft_id *voted_for);
+/* Is this node the only voter? And will it soon lead without having been elected? */
+bool kl_wio_solo(const struct kl_wio *w);
+bool kl_wio_solo_due(const struct kl_wio *w);
+/* This node in raft's configuration, if it is a standby there. */
+struct raft_server *kl_wio_standby(const struct kl_wio *w);
+/* Does an AppendEntries contradict what is committed here? Raft would free its entries twice. */
+bool kl_wio_contradicts(const struct kl_wio *w, const struct raft_append_entries *a);
+/* Takes out what is already in the compacted part of the log. */
+void kl_wio_leave_out_stale(struct kl_wio *w, struct raft_append_entries *a);
 /* The process cannot go on: tells the owner once. */
 void kl_wio_fatal(struct kl_wio *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -1,0 +1,191 @@
+/*
+ * Covers that stand on their own: who votes in very small clusters (N11, N13), and entries that come
+ * a second time (N12).
+ *
+ * N11: the only voter of a configuration elects itself without a new term and without a vote. After
+ * a restart it leads the old term once more, and what it sent before the crash but had not stored
+ * stands on a standby's disk under the same index and term as what it writes now: two logs that look
+ * alike and are not. When the other voter has just removed itself there are two leaders in one term.
+ *
+ * So here such a node first takes a new term and votes for itself in it, as an election would.
+ *
+ * N13: a node gives no vote while its own log says that it has none. When the only voter crashes
+ * between storing the change that makes a second one and sending it, it needs that second vote for
+ * ever and never gets it. Whose votes count is for the candidate's configuration to say: a standby
+ * answers like a voter.
+ */
+#include "server/raft/wio.h"
+
+#include <string.h>
+
+/* ---- who votes ---- */
+
+/* Is `id` the only voter? */
+static bool alone(const struct raft_configuration *conf, raft_id id)
+{
+    bool self = false;
+
+    for (unsigned i = 0; i < conf->n; i++) {
+        if (conf->servers[i].role == RAFT_VOTER) {
+            if (conf->servers[i].id != id) {
+                return false;
+            }
+            self = true;
+        }
+    }
+    return self;
+}
+
+/* The configuration that raft is going to start with: the newest in the log, else the snapshot's. */
+static bool starts_alone(const struct kl_wio *w, const struct raft_snapshot *snapshot,
+                         const struct raft_entry *entries, size_t n)
+{
+    struct raft_configuration conf;
+    bool is;
+
+    for (size_t i = n; i-- > 0;) {
+        if (entries[i].type != RAFT_CHANGE) {
+            continue;
+        }
+        if (raft_configuration_decode(&entries[i].buf, &conf) != 0) {
+            return false; /* raft will say so */
+        }
+        is = alone(&conf, w->raft->id);
+        raft_configuration_close(&conf);
+        return is;
+    }
+    return snapshot != NULL && alone(&snapshot->configuration, w->raft->id);
+}
+
+int kl_wio_solo_load(struct kl_wio *w, const struct raft_snapshot *snapshot,
+                     const struct raft_entry *entries, size_t n, raft_term *term,
+                     raft_id *voted_for)
+{
+    int rv;
+
+    if ((w->covers & KL_COVER_SOLO) == 0 || !starts_alone(w, snapshot, entries, n)) {
+        return 0;
+    }
+    rv = w->inner.set_term(w->io, *term + 1);
+    if (rv == 0) {
+        rv = w->inner.set_vote(w->io, w->raft->id);
+    }
+    if (rv == 0) {
+        w->n_solo++;
+        *term += 1;
+        *voted_for = w->raft->id;
+    }
+    return rv;
+}
+
+bool kl_wio_solo(const struct kl_wio *w)
+{
+    return (w->covers & KL_COVER_SOLO) != 0 && alone(&w->raft->configuration, w->raft->id);
+}
+
+bool kl_wio_solo_due(const struct kl_wio *w)
+{
+    const struct raft *r = w->raft;
+
+    /* In good time: raft stands for election some time after its election timeout. */
+    return r->state == RAFT_FOLLOWER && !r->snapshot.installing &&
+           (r->voted_for != r->id || w->solo_term != r->current_term) &&
+           w->io->time(w->io) - r->election_timer_start >= r->election_timeout / 2 &&
+           kl_wio_solo(w);
+}
+
+struct raft_server *kl_wio_standby(const struct kl_wio *w)
+{
+    const struct raft_configuration *conf = &w->raft->configuration;
+
+    for (unsigned i = 0; (w->covers & KL_COVER_STANDBY) != 0 && i < conf->n; i++) {
+        if (conf->servers[i].id == w->raft->id && conf->servers[i].role == RAFT_STANDBY) {
+            return &conf->servers[i];
+        }
+    }
+    return NULL;
+}
+
+/* ---- entries that come again ---- */
+
+static raft_term trail_term(const struct raft *r, raft_index index)
+{
+    const struct raft_trail *t = &r->trail;
+
+    if (index == t->snapshot.index) {
+        return t->snapshot.term;
+    }
+    if (index <= t->offset) {
+        return 0;
+    }
+    for (unsigned i = t->front; i != t->back; i = (i + 1) % t->size) {
+        if (index <= t->records[i].index) {
+            return t->records[i].term;
+        }
+    }
+    return 0;
+}
+
+/* Does an AppendEntries contradict what is committed here? Raft would free its entries twice. */
+bool kl_wio_contradicts(const struct kl_wio *w, const struct raft_append_entries *a)
+{
+    const struct raft *r = w->raft;
+    raft_term have;
+
+    if (a->term < r->current_term) {
+        return false;
+    }
+    if (a->prev_log_index != 0 && a->prev_log_index <= r->commit_index) {
+        have = trail_term(r, a->prev_log_index);
+        if (have != 0 && have != a->prev_log_term) {
+            return true;
+        }
+    }
+    for (unsigned i = 0; i < a->n_entries; i++) {
+        raft_index index = a->prev_log_index + 1 + i;
+
+        if (index > r->commit_index) {
+            return false;
+        }
+        have = trail_term(r, index);
+        if (have != 0 && have != a->entries[i].term) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * N12: entries at and below the end of the compacted log look new to raft when they come again, and
+ * it appends them behind its last one; a heartbeat that starts there it rejects, and the leader goes
+ * back further. What is committed here the leader has too: leave that out.
+ */
+void kl_wio_leave_out_stale(struct kl_wio *w, struct raft_append_entries *a)
+{
+    const struct raft *r = w->raft;
+    uint64_t stale;
+
+    if ((w->covers & KL_COVER_STALE) == 0 || a->term < r->current_term ||
+        a->prev_log_index >= r->commit_index || trail_term(r, a->prev_log_index) != 0 ||
+        trail_term(r, r->commit_index) == 0) {
+        return;
+    }
+    if (a->prev_log_index == 0 && r->trail.offset == 0) {
+        return; /* nothing was compacted */
+    }
+    w->n_stale++;
+    stale = r->commit_index - a->prev_log_index;
+    if (stale >= a->n_entries) {
+        if (a->n_entries != 0) {
+            raft_free(a->entries[0].batch);
+            raft_free(a->entries);
+        }
+        a->entries = NULL;
+        a->n_entries = 0;
+    } else {
+        a->n_entries -= (unsigned)stale;
+        memmove(a->entries, a->entries + stale, a->n_entries * sizeof *a->entries);
+    }
+    a->prev_log_index = r->commit_index;
+    a->prev_log_term = trail_term(r, r->commit_index);
+}
