@@ -199,9 +199,11 @@ static bool resolve(const struct kl_history *h, const struct words *w, struct kl
         } else if (o->kind != KL_HISTORY_SET && value != 0) {
             uint32_t writer = w->writer[value];
 
-            o->what = writer == 0 ? NONE : w->index[writer - 1] - 1; /* 0 - 1 = NONE */
-            if (o->what == NONE || h->ops[writer - 1].name != from->name) {
-                return false;
+            o->what = NONE;
+            if (writer != 0 && h->ops[writer - 1].name == from->name) {
+                o->what = w->index[writer - 1] - 1;
+            } else if (o->status == KL_OK) {
+                return false; /* a version of another name is just not found */
             }
         } else if (o->kind == KL_HISTORY_GET_VERSION && o->status == KL_OK) {
             return false;

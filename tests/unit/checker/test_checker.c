@@ -174,6 +174,7 @@ TEST(checker, other_refusals)
     GOOD("1 set db 1 2 ok value=a\n1 set db 3 4 NO_SPACE value=b\n2 get db 5 6 ok value=a\n"
          "1 delete db 7 8 ok\n1 purge db 9 10 PURGE_PROTECTED\n1 recover db 11 12 ok\n");
     GOOD("1 get-version db 1 2 NOT_FOUND version=Q\n");
+    GOOD("1 set kv 1 2 ok value=a version=Q\n1 get-version db 3 4 NOT_FOUND version=Q\n");
     BAD("1 get-version db 1 2 ok version=Q\n");
 }
 
