@@ -133,7 +133,7 @@ TEST(sim, without_cover_n12)
 
     CHECK(pid >= 0);
     if (pid == 0) {
-        (void)freopen("/dev/null", "w", stderr);
+        (void)close(STDERR_FILENO); /* an assertion's last words would only confuse */
         _exit(found(&options, "") ? 1 : 0);
     }
     CHECK(waitpid(pid, &status, 0) == pid);
