@@ -16,6 +16,7 @@ enum {
     HANDOVER_MS = 3000,
     POLL_MS = 20,
     PATH_LEN = 1200,
+    ERR_LEN = 2048,
 };
 
 static void sleep_ms(unsigned ms)
@@ -112,6 +113,38 @@ static void on_fatal(void *ctx, uint16_t group, const char *why)
     _exit(KL_EXIT_FATAL);
 }
 
+/* What to do about a damaged data directory; `what` says which part of it is damaged. */
+static void advise(const struct kl_node *node, char *what, size_t len)
+{
+    size_t n = strlen(what);
+
+    if (node->config.nodes_n > 1) {
+        (void)snprintf(what + n, len - n,
+                       "; to get the data back from the other nodes: move %s away, run kluisd "
+                       "--join, start the node, then kluis cluster replace-node --node-id %llu",
+                       node->config.data_dir, (unsigned long long)node->view.node_id);
+    } else {
+        (void)snprintf(what + n, len - n,
+                       "; this is the only node: put back a copy of %s, or move it away, run "
+                       "kluisd --init and restore backups of the vaults",
+                       node->config.data_dir);
+    }
+}
+
+static void on_damaged(void *ctx, uint16_t group, enum kl_status status, const char *why)
+{
+    char text[ERR_LEN];
+
+    (void)snprintf(text, sizeof text, "the store of group %u cannot be read (%s)", (unsigned)group,
+                   why);
+    if (status != KL_CORRUPT) {
+        on_fatal(ctx, group, text);
+    }
+    advise(ctx, text, sizeof text);
+    kl_log(KL_LOG_ERROR, "node", "this replica is damaged; the process ends why=\"%s\"", text);
+    _exit(KL_EXIT_CORRUPT);
+}
+
 /* ---- building ---- */
 
 static void lay_out(struct kl_node *node)
@@ -184,6 +217,7 @@ static enum kl_status open_group(struct kl_node *node, size_t i, char *err, size
         .peers = &node->peers,
         .ctx = node,
         .fatal = on_fatal,
+        .damaged = on_damaged,
     };
     enum kl_status st =
         kl_datadir_group_check(c->data_dir, &node->data, node->groups[i], err, err_len);
@@ -254,24 +288,6 @@ static enum kl_status open_audit(struct kl_node *node, char *err, size_t err_len
 static enum kl_exit exit_of_datadir(enum kl_status st)
 {
     return st == KL_CORRUPT ? KL_EXIT_CORRUPT : KL_EXIT_DATA_DIR;
-}
-
-/* What to do about a damaged data directory; `what` says which part of it is damaged. */
-static void advise(const struct kl_node *node, char *what, size_t len)
-{
-    size_t n = strlen(what);
-
-    if (node->config.nodes_n > 1) {
-        (void)snprintf(what + n, len - n,
-                       "; to get the data back from the other nodes: move %s away, run kluisd "
-                       "--join, start the node, then kluis cluster replace-node --node-id %llu",
-                       node->config.data_dir, (unsigned long long)node->view.node_id);
-    } else {
-        (void)snprintf(what + n, len - n,
-                       "; this is the only node: put back a copy of %s, or move it away, run "
-                       "kluisd --init and restore backups of the vaults",
-                       node->config.data_dir);
-    }
 }
 
 /* Everything up to the first socket: files of the configuration and the data directory. */

@@ -163,6 +163,13 @@ static enum kl_status state_recover(const struct kl_host_uv *h)
     return rename(old, live) == 0 ? dir_sync(h->dir) : KL_IO;
 }
 
+static void store_fault(void *ctx, enum kl_status status, const char *why)
+{
+    struct kl_host_uv *h = ctx;
+
+    h->options.damaged(h->options.ctx, h->options.group, status, why);
+}
+
 static enum kl_status store_open(void *ctx, struct kl_group *group, bool staged, struct kl_kv **out)
 {
     struct kl_host_uv *h = ctx;
@@ -181,6 +188,9 @@ static enum kl_status store_open(void *ctx, struct kl_group *group, bool staged,
     if (st != KL_OK) {
         kl_log(KL_LOG_ERROR, "raft", "opening a store failed group=%u path=%s reason=\"%s\"",
                (unsigned)h->options.group, path, err);
+    } else if (!staged && h->options.damaged != NULL) {
+        (*out)->fault_ctx = h;
+        (*out)->fault = store_fault;
     }
     return st;
 }

@@ -24,6 +24,9 @@ struct kl_host_uv_options {
     /* As in kl_group_host; fatal must not return. */
     void (*fatal)(void *ctx, uint16_t group, const char *why);
     void (*changed)(void *ctx, uint16_t group);
+    /* A read found the store damaged (KL_CORRUPT) or the disk failing (KL_IO); on any thread. Must
+     * not return: what this replica has lost must come from the others. NULL: reads just fail. */
+    void (*damaged)(void *ctx, uint16_t group, enum kl_status status, const char *why);
 };
 
 /* Opens store and log on a new thread and starts Raft; returns when it runs or has failed. */

@@ -27,6 +27,10 @@ struct kl_kv_ops {
 /* Implementations embed this first. */
 struct kl_kv {
     const struct kl_kv_ops *ops;
+    /* Told when a read finds stored bytes damaged (KL_CORRUPT) or unreadable (KL_IO), before the
+     * read returns that; on any thread. Set it before the store is used; NULL = nobody. */
+    void (*fault)(void *ctx, enum kl_status status, const char *why);
+    void *fault_ctx;
 };
 
 /*

@@ -79,6 +79,18 @@ static enum kl_status status_of(char *err)
     return st;
 }
 
+/* The same for a read. What cannot be read now was acknowledged once: somebody must know. */
+static enum kl_status read_status_of(const struct level *l, char *err)
+{
+    enum kl_status st = kl_leveldb_status(err);
+
+    if ((st == KL_CORRUPT || st == KL_IO) && l->kv.fault != NULL) {
+        l->kv.fault(l->kv.fault_ctx, st, err);
+    }
+    leveldb_free(err);
+    return st;
+}
+
 /* ---- opening and reopening; the lock is held ---- */
 
 static enum kl_status open_db(struct level *l, char *err, size_t err_len)
@@ -237,7 +249,7 @@ static enum kl_status level_get(struct kl_kv *kv, struct kl_kv_snap *snap, struc
         leave(l);
     }
     if (err != NULL) {
-        return status_of(err);
+        return read_status_of(l, err);
     }
     if (value == NULL) {
         return KL_NOT_FOUND;
@@ -281,7 +293,7 @@ static enum kl_status level_scan(struct kl_kv *kv, struct kl_kv_snap *snap, stru
     if (snap == NULL) {
         leave(l);
     }
-    return err == NULL ? KL_OK : status_of(err);
+    return err == NULL ? KL_OK : read_status_of(l, err);
 }
 
 static leveldb_readoptions_t *read_options(const leveldb_snapshot_t *snapshot, bool fill_cache)

@@ -78,6 +78,12 @@ bool cluster_digests_agree(struct cluster *c, struct kluis_client *client, uint3
 /* Waits until the group's leader names every node of the cluster as a voter. */
 bool cluster_all_voters(struct cluster *c, struct kluis_client *client, uint32_t group,
                         unsigned timeout_ms);
+/* Hands the group's leadership to a node; KLUIS_OK once it leads. */
+enum kluis_status cluster_transfer(struct cluster *c, struct kluis_client *client, uint32_t group,
+                                   unsigned to, unsigned timeout_ms);
+/* Takes a node whose directory is new into the cluster; tried until it has knocked. */
+enum kluis_status cluster_replace(struct cluster *c, struct kluis_client *client, unsigned node,
+                                  unsigned timeout_ms);
 
 /* Monotonic microseconds. */
 uint64_t harness_now_us(void);

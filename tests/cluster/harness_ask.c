@@ -149,3 +149,62 @@ bool cluster_all_voters(struct cluster *c, struct kluis_client *client, uint32_t
     }
     return true;
 }
+
+enum kluis_status cluster_transfer(struct cluster *c, struct kluis_client *client, uint32_t group,
+                                   unsigned to, unsigned timeout_ms)
+{
+    Kluis__V1__ClusterTransferRequest q = KLUIS__V1__CLUSTER_TRANSFER_REQUEST__INIT;
+    uint64_t until = harness_now_us() + (uint64_t)timeout_ms * 1000u;
+    enum kluis_status st = KLUIS_TIMEOUT;
+    uint8_t request[64];
+    uint8_t *bytes = NULL;
+    size_t len;
+
+    q.group = group;
+    q.to_node_id = to + 1;
+    len = kluis__v1__cluster_transfer_request__pack(&q, request);
+    while (harness_now_us() < until) {
+        int leader = cluster_leader(c, client, group, timeout_ms);
+        size_t response_len = 0;
+
+        if (leader == (int)to) {
+            return KLUIS_OK;
+        }
+        if (leader >= 0) {
+            st =
+                kluis_call(client, "/kluis.v1.Cluster/Transfer", request, len, true,
+                           cluster_endpoint(c, (unsigned)leader), STATUS_MS, &bytes, &response_len);
+        }
+        if (leader >= 0 && st == KLUIS_OK) {
+            kluis_bytes_free(bytes, response_len);
+        }
+        harness_sleep_ms(POLL_MS);
+    }
+    return st;
+}
+
+enum kluis_status cluster_replace(struct cluster *c, struct kluis_client *client, unsigned node,
+                                  unsigned timeout_ms)
+{
+    Kluis__V1__ClusterReplaceNodeRequest q = KLUIS__V1__CLUSTER_REPLACE_NODE_REQUEST__INIT;
+    uint64_t until = harness_now_us() + (uint64_t)timeout_ms * 1000u;
+    enum kluis_status st = KLUIS_TIMEOUT;
+    uint8_t request[32];
+    uint8_t *bytes = NULL;
+    size_t len;
+
+    (void)c;
+    q.node_id = node + 1;
+    len = kluis__v1__cluster_replace_node_request__pack(&q, request);
+    while (st != KLUIS_OK && harness_now_us() < until) {
+        size_t response_len = 0;
+
+        st = kluis_call(client, "/kluis.v1.Cluster/ReplaceNode", request, len, true, NULL,
+                        STATUS_MS, &bytes, &response_len);
+        if (st == KLUIS_OK) {
+            kluis_bytes_free(bytes, response_len);
+        }
+        harness_sleep_ms(POLL_MS);
+    }
+    return st;
+}

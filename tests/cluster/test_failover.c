@@ -193,15 +193,9 @@ TEST(failover, no_majority)
  * ends with the same state. */
 TEST(failover, disk_lost)
 {
-    Kluis__V1__ClusterReplaceNodeRequest q = KLUIS__V1__CLUSTER_REPLACE_NODE_REQUEST__INIT;
     struct workload_result r;
-    enum kluis_status st = KLUIS_NOT_FOUND;
-    uint8_t request[32];
-    uint8_t *response = NULL;
-    size_t response_len = 0;
     struct workload *w;
     struct fixture f;
-    size_t len;
 
     setup(&f, 3);
     w = load(&f);
@@ -210,15 +204,7 @@ TEST(failover, disk_lost)
     cluster_wipe(f.cluster, 2);
     cluster_start(f.cluster, 2);
     progress(w, 100);
-    q.node_id = 3;
-    len = kluis__v1__cluster_replace_node_request__pack(&q, request);
-    for (unsigned i = 0; i < 200 && st != KLUIS_OK; i++) {
-        st = kluis_call(f.client, "/kluis.v1.Cluster/ReplaceNode", request, len, true, NULL, 5000,
-                        &response, &response_len);
-        harness_sleep_ms(50);
-    }
-    CHECK_EQ(st, KLUIS_OK);
-    kluis_bytes_free(response, response_len);
+    CHECK_EQ(cluster_replace(f.cluster, f.client, 2, SETTLE_MS), KLUIS_OK);
     progress(w, 100);
     for (uint32_t g = 0; g <= VAULT_GROUP; g++) {
         CHECK(cluster_all_voters(f.cluster, f.client, g, SETTLE_MS));
