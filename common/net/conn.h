@@ -27,7 +27,7 @@ enum {
     KL_NET_CIPHER_MAX = 1 << 20,    /* ciphertext that waits for the write under way to end */
     KL_NET_READ_MIN = 8 << 10,      /* first size of a read; a full one makes it KL_NET_READ_MAX */
     KL_NET_READ_MAX = 64 << 10,
-    KL_NET_INPUT_KEEP = 128 << 10, /* a larger input buffer is given back once it is empty */
+    KL_NET_INPUT_KEEP = 512 << 10, /* a larger input buffer is given back once it is empty */
     KL_NET_FRAMES_PER_CALL = 1024,
     KL_NET_LINGER_MS = 1000, /* drained: wait so long for the other side to close */
     KL_NET_TICK_MS = 100,    /* resolution of every deadline */

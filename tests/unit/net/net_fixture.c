@@ -11,18 +11,6 @@
 
 enum { DAYS = 2 };
 
-#ifdef __SANITIZE_THREAD__
-/* nng and OpenSSL count references and cache with atomics of their own, which the sanitizer cannot
- * see because the libraries are not instrumented: it takes the end of a mutex in nng's reaper, and
- * what OpenSSL keeps in shared certificates, for races. */
-const char *__tsan_default_suppressions(void);
-const char *__tsan_default_suppressions(void)
-{
-    return "race_top:pthread_mutex_destroy\nrace_top:pthread_cond_destroy\n"
-           "race:libcrypto.so\nrace:libssl.so\n";
-}
-#endif
-
 static void issue(const char *dir, const char *name, const char *cluster, uint64_t id, int days)
 {
     char err[256] = "";

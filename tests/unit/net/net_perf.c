@@ -1,6 +1,7 @@
 /*
- * Round trips over one connection: net_perf OUTSTANDING SECONDS SIZE. Prints the rate; both ends
- * are in this process. Not a test: it is for people who change common/net.
+ * Round trips over one connection. Prints the rate; both ends are in this process. Not a test: it
+ * is for people who change common/net. NET_PERF_OUTSTANDING, NET_PERF_SECONDS and NET_PERF_SIZE in
+ * the environment replace 64, 2 and 1024.
  */
 #include "tests/unit/net/net_fixture.h"
 
@@ -33,13 +34,23 @@ static double cpu_us(void)
            (double)(r.ru_utime.tv_usec + r.ru_stime.tv_usec);
 }
 
+static uint64_t setting(const char *name, uint64_t max, uint64_t otherwise)
+{
+    const char *text = getenv(name);
+    uint64_t v = otherwise;
+
+    if (text != NULL) {
+        CHECK_OK(kl_number_parse(text, 1, max, &v));
+    }
+    return v;
+}
+
 TEST(net, perf)
 {
     static const struct kl_conn_handler handler = {NULL, on_reply, NULL};
-    const char *text = getenv("NET_PERF");
-    unsigned outstanding = 64;
-    unsigned seconds = 2;
-    size_t size = 1024;
+    uint32_t outstanding = (uint32_t)setting("NET_PERF_OUTSTANDING", 10000, 64);
+    unsigned seconds = (unsigned)setting("NET_PERF_SECONDS", 3600, 2);
+    size_t size = setting("NET_PERF_SIZE", sizeof payload, 1024);
     struct kl_conn_options options = {.handler = &handler, .user = &size};
     struct kl_conn *conn = NULL;
     struct fixture f;
@@ -47,9 +58,6 @@ TEST(net, perf)
     uint64_t start;
     double cpu;
 
-    if (text != NULL) {
-        CHECK_EQ(sscanf(text, "%u %u %zu", &outstanding, &seconds, &size), 3);
-    }
     fixture_init(&f, KL_TLS_SERVER);
     CHECK_OK(kl_conn_dial(f.net, f.client_tls, f.address, &options, &conn));
     for (uint32_t i = 1; i <= outstanding; i++) {
