@@ -98,13 +98,13 @@ struct kl_dispatch {
     struct kl_shared *auth, *ring;
     struct kl_runner *idle;
     unsigned busy; /* runners that are not idle */
-    bool sweeping; /* the sweep's timer is running */
+    bool sweeping; /* the sweep ticks */
     bool ending;
     struct kl_runner runners[KL_RUNNERS_MAX];
 
     struct kl_vault_cache cache;
     pthread_t sweeper;
-    int timer;            /* timerfd */
+    int wake[2];          /* a pipe that ends the sweeper's wait */
     atomic_size_t taking; /* calls that take room: those that are active and not answered yet */
     atomic_uint_fast64_t calls, errors, refused, reads, writes;
 };

@@ -12,7 +12,9 @@
 #include "server/runtime/log.h"
 
 #include <assert.h>
-#include <sys/timerfd.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 /* ---- what is swapped ---- */
@@ -74,22 +76,35 @@ void kl_dispatch_set_keyring(struct kl_dispatch *d, struct kl_keyring *ring)
     swap_shared(d, &d->ring, fresh);
 }
 
-/* ---- the sweep's timer ---- */
+/* ---- the sweep's clock ---- */
 
-static void set_timer(struct kl_dispatch *d, long ms)
+/* Ends the sweeper's present wait. The pipe can only be full when it is awake anyway. */
+static void nudge(struct kl_dispatch *d)
 {
-    const struct timespec t = {0, ms * 1000000L};
-    const struct itimerspec when = {.it_interval = t, .it_value = t};
+    const uint8_t byte = 0;
 
-    (void)timerfd_settime(d->timer, 0, &when, NULL);
+    while (write(d->wake[1], &byte, 1) < 0 && errno == EINTR) {
+    }
 }
 
-/* Under the lock. */
+/* Under the lock. The sweep ticks while there are calls, and waits when there are none. */
 static void start_sweep(struct kl_dispatch *d)
 {
     if (!d->sweeping) {
         d->sweeping = true;
-        set_timer(d, KL_SWEEP_MS);
+        nudge(d);
+    }
+}
+
+/* Waits for a tick, or for a nudge when nothing is to be swept. */
+static void wait_tick(struct kl_dispatch *d, bool sweeping)
+{
+    struct pollfd p = {.fd = d->wake[0], .events = POLLIN};
+    uint8_t bytes[16];
+
+    if (poll(&p, 1, sweeping ? KL_SWEEP_MS : -1) > 0) {
+        while (read(d->wake[0], bytes, sizeof bytes) == (ssize_t)sizeof bytes) {
+        }
     }
 }
 
@@ -378,26 +393,24 @@ static void sweep(struct kl_dispatch *d)
 
 static void *sweeper(void *arg)
 {
-    enum { IDLE_TICKS = 1000 / KL_SWEEP_MS }; /* a lull does not stop the timer at once */
+    enum { IDLE_TICKS = 1000 / KL_SWEEP_MS }; /* a lull does not stop the ticks at once */
     struct kl_dispatch *d = arg;
     struct kl_runner *r;
     unsigned idle = 0;
     uint64_t taken = 0;
-    uint64_t ticks;
+    bool sweeping = false;
     bool ending = false;
 
     while (!ending) {
-        if (read(d->timer, &ticks, sizeof ticks) != (ssize_t)sizeof ticks) {
-            continue; /* interrupted */
-        }
+        wait_tick(d, sweeping);
         sweep(d);
         (void)pthread_mutex_lock(&d->lock);
         idle = d->active == 0 ? idle + 1 : 0;
-        if (idle > IDLE_TICKS && !d->ending) {
+        if (idle > IDLE_TICKS) {
             d->sweeping = false;
             idle = 0;
-            set_timer(d, 0);
         }
+        sweeping = d->sweeping;
         /* Calls wait and none was taken since the last tick: those that run hang on the disk. */
         r = taken == d->taken ? want_runner(d, 0) : NULL;
         taken = d->taken;
@@ -415,8 +428,10 @@ static void *sweeper(void *arg)
 
 static void destroy(struct kl_dispatch *d)
 {
-    if (d->timer >= 0) {
-        (void)close(d->timer);
+    for (size_t i = 0; i < 2; i++) {
+        if (d->wake[i] >= 0) {
+            (void)close(d->wake[i]);
+        }
     }
     for (size_t i = 0; i < KL_RUNNERS_MAX; i++) {
         kl_buf_wipe(&d->runners[i].scratch);
@@ -455,17 +470,18 @@ enum kl_status kl_dispatch_new(const struct kl_dispatch_options *options, struct
         d->runners[i].next_idle = d->idle;
         d->idle = &d->runners[i];
     }
-    d->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
-    if (d->timer < 0 || pthread_create(&d->sweeper, NULL, sweeper, d) != 0) {
+    d->wake[0] = d->wake[1] = -1;
+    if (pipe2(d->wake, O_CLOEXEC | O_NONBLOCK) != 0 ||
+        pthread_create(&d->sweeper, NULL, sweeper, d) != 0) {
         destroy(d);
-        return KL_NO_MEMORY;
+        return KL_NO_MEMORY; /* threads or descriptors, to be exact */
     }
     (void)pthread_setname_np(d->sweeper, "kluis-deadlines");
     *out = d;
     return KL_OK;
 }
 
-/* Under the lock. The sweep's ticks end each wait, so its timer must run. */
+/* Under the lock. The sweep's ticks end each wait, so it must be sweeping. */
 static void wait_until_ended(struct kl_dispatch *d, uint64_t until_us)
 {
     while (d->active > 0 && kl_now_us(d) < until_us) {
@@ -499,8 +515,7 @@ void kl_dispatch_free(struct kl_dispatch *d)
         (void)pthread_cond_wait(&d->changed, &d->lock);
     }
     d->ending = true;
-    d->sweeping = true;
-    set_timer(d, 1);
+    nudge(d);
     (void)pthread_mutex_unlock(&d->lock);
     (void)pthread_join(d->sweeper, NULL);
     destroy(d);
