@@ -178,11 +178,11 @@ void kl_conn_finish(struct kl_conn *conn, bool tell);
 
 /* in.c */
 void kl_conn_read_locked(struct kl_conn *conn);
-void kl_conn_on_read(void *conn);
+void kl_conn_on_read(void *arg);
 
 /* out.c */
 void kl_conn_flush_locked(struct kl_conn *conn);
-void kl_conn_on_write(void *conn);
+void kl_conn_on_write(void *arg);
 void kl_conn_trim_out_locked(struct kl_conn *conn);
 void kl_conn_free_out(struct kl_conn *conn);
 

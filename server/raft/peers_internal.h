@@ -98,7 +98,7 @@ struct kl_peer *kl_peers_add(struct kl_peers *peers, uint64_t node); /* NULL: th
 extern const struct kl_conn_handler kl_peer_link_handler;
 struct kl_peer_link *kl_peer_link_new(struct kl_peers *peers);
 void kl_peer_link_free(struct kl_peer_link *link);
-void *kl_peer_link_accept(void *peers, struct kl_conn *conn);
+void *kl_peer_link_accept(void *user, struct kl_conn *conn);
 
 /* peers_hello.c */
 KL_MUST_USE enum kl_status kl_peer_send_hello(struct kl_peer_link *link, uint64_t to_node);
@@ -106,7 +106,7 @@ KL_MUST_USE enum kl_status kl_peer_send_hello(struct kl_peer_link *link, uint64_
 void kl_peer_greet(struct kl_peer_link *link, struct kl_bytes message);
 void kl_peer_refuse(struct kl_peer_link *link, enum kl_status status, const char *why);
 /* The other side's refusal. */
-void kl_peer_refused(struct kl_peer_link *link, struct kl_bytes reply);
+void kl_peer_refused(struct kl_peer_link *link, struct kl_bytes body);
 void kl_peer_pong(struct kl_peer_link *link, uint32_t probe);
 
 /* peers_calls.c */
