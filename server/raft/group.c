@@ -381,7 +381,8 @@ static void stuck_check(struct kl_group *g, uint64_t now)
     bool waits = raft_last_index(r) > r->last_stored && !r->snapshot.installing &&
                  g->wio.io->capacity >= KL_LOG_CAPACITY_MIN_KB;
 
-    if (!waits || r->last_stored != g->stuck_stored || !kl_group_covers(g, KL_COVER_STUCK)) {
+    if (!waits || r->last_stored != g->stuck_stored || g->stuck_since_us == 0 ||
+        !kl_group_covers(g, KL_COVER_STUCK)) {
         g->stuck_stored = r->last_stored;
         g->stuck_since_us = now;
         g->stuck_handed_over = false;
