@@ -31,7 +31,7 @@ static const struct row rows[] = {
     ROW(VAULT_DELETE, true, KL_RECORD_MAX, kl_apply_vault_delete),
     ROW(VAULT_RECOVER, true, KL_RECORD_MAX, kl_apply_vault_recover),
     ROW(VAULT_PURGE, true, KL_RECORD_MAX, kl_apply_vault_purge),
-    ROW(OUTBOX_DONE, true, KL_RECORD_MAX, kl_apply_outbox_done),
+    ROW(OUTBOX_DONE, false, KL_RECORD_MAX, kl_apply_outbox_done),
     ROW(OBJECT_SET, true, KL_RECORD_MAX, kl_apply_object_set),
     ROW(OBJECT_UPDATE, true, KL_RECORD_MAX, kl_apply_object_update),
     ROW(OBJECT_DELETE, true, KL_RECORD_MAX, kl_apply_object_delete),
@@ -39,8 +39,8 @@ static const struct row rows[] = {
     ROW(OBJECT_PURGE, true, KL_RECORD_MAX, kl_apply_object_purge),
     ROW(RESTORE_STAGE, true, KL_COMMAND_MAX, kl_apply_restore_stage),
     ROW(RESTORE_COMMIT, true, KL_RECORD_MAX, kl_apply_restore_commit),
-    ROW(PURGE_DUE, true, KL_COMMAND_MAX, kl_apply_purge_due),
-    ROW(COLLECT, true, KL_COMMAND_MAX, kl_apply_collect),
+    ROW(PURGE_DUE, false, KL_COMMAND_MAX, kl_apply_purge_due),
+    ROW(COLLECT, false, KL_COMMAND_MAX, kl_apply_collect),
 };
 
 enum { ROWS = sizeof rows / sizeof rows[0] };

@@ -11,12 +11,45 @@ struct due {
     size_t max;
     size_t n;
     const ProtobufCMessageDescriptor *descriptor;
+    bool (*fits)(const ProtobufCMessage *message, uint64_t at, struct kl_bytes key);
     ProtobufCMessage *items[KL_PURGE_BATCH_MAX];
     uint64_t due_ms[KL_PURGE_BATCH_MAX];
     enum kl_status st;
 };
 
 enum { TIME_AT = 1, TIME_END = 9 };
+
+static bool id_or_none(ProtobufCBinaryData id)
+{
+    return id.len == 0 || id.len == KL_ID_LEN;
+}
+
+/* A record under a key that is not its own would be proposed for ever and never be found. */
+static bool purge_fits(const ProtobufCMessage *message, uint64_t at, struct kl_bytes key)
+{
+    const Kluis__Store__PurgeRecord *r = (const Kluis__Store__PurgeRecord *)message;
+    struct kl_key own;
+
+    if (r->vault_id.len != KL_ID_LEN || r->kind > KL_KIND_CERTIFICATE ||
+        strlen(r->name) > KL_OBJECT_NAME_MAX) {
+        return false;
+    }
+    own = kl_key_purge(at, kl_bytes_of(r->vault_id.data, KL_ID_LEN), r->kind, r->name);
+    return kl_bytes_eq(kl_key_bytes(&own), key);
+}
+
+static bool garbage_fits(const ProtobufCMessage *message, uint64_t at, struct kl_bytes key)
+{
+    const Kluis__Store__GarbageRecord *r = (const Kluis__Store__GarbageRecord *)message;
+    struct kl_key own;
+
+    if (r->vault_id.len != KL_ID_LEN || !id_or_none(r->object_id) || r->not_before_ms != at) {
+        return false;
+    }
+    own = kl_key_garbage(at, kl_bytes_of(r->vault_id.data, KL_ID_LEN),
+                         kl_bytes_of(r->object_id.data, r->object_id.len));
+    return kl_bytes_eq(kl_key_bytes(&own), key);
+}
 
 static bool take_due(void *arg, struct kl_bytes key, struct kl_bytes value)
 {
@@ -34,7 +67,7 @@ static bool take_due(void *arg, struct kl_bytes key, struct kl_bytes value)
     }
     d->items[d->n] =
         protobuf_c_message_unpack(d->descriptor, &d->arena.allocator, value.len, value.ptr);
-    if (d->items[d->n] == NULL) {
+    if (d->items[d->n] == NULL || !d->fits(d->items[d->n], at, key)) {
         d->st = d->arena.no_memory ? KL_NO_MEMORY : KL_CORRUPT;
         return false;
     }
@@ -111,6 +144,7 @@ enum kl_status kl_core_due(const struct kl_view *view, uint64_t now_ms, struct k
 
     kl_arena_init(&d.arena);
     d.descriptor = &kluis__store__purge_record__descriptor;
+    d.fits = purge_fits;
     st = look(view, 'p', &d);
     if (st != KL_OK) {
         goto out;
@@ -122,6 +156,7 @@ enum kl_status kl_core_due(const struct kl_view *view, uint64_t now_ms, struct k
     purge_next_ms = d.next_ms;
     d.next_ms = UINT64_MAX;
     d.descriptor = &kluis__store__garbage_record__descriptor;
+    d.fits = garbage_fits;
     st = look(view, 'g', &d);
     if (st != KL_OK) {
         goto out;
