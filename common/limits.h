@@ -58,7 +58,8 @@
 #define KL_RETRY_SOON_MS       50          /* advice with UNAVAILABLE */
 #define KL_PARTIAL_MAX         (1u << 30) /* bytes of unfinished messages of all client connections */
 #define KL_PARTIAL_PER_CONN    4          /* unfinished messages of one client connection */
-#define KL_BURST_MAX           64         /* calls handed to the dispatcher in one go */
+#define KL_CALL_BYTES_MAX      (512u << 20) /* packed calls under way on one node */
+#define KL_BURST_MAX           64           /* calls handed to the dispatcher in one go */
 
 /* Frames and connections. */
 #define KL_FRAME_BODY_MAX         (1u << 20)  /* one frame; longer messages are split */

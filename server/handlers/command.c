@@ -48,9 +48,8 @@ enum kl_status kl_plan_propose(struct kl_call *call, Kluis__Log__Command *comman
     return KL_OK;
 }
 
-enum kl_status kl_plan_remote(const char *method, uint16_t group, bool own,
-                              const ProtobufCMessage *request, kl_then_fn then,
-                              struct kl_plan *plan)
+enum kl_status kl_plan_remote(const char *method, uint16_t group, const ProtobufCMessage *request,
+                              kl_then_fn then, struct kl_plan *plan)
 {
     struct kl_buf packed = KL_BUF(KL_CLIENT_REQUEST_MAX);
     enum kl_status st = kl_pb_pack(request, &packed);
@@ -64,7 +63,6 @@ enum kl_status kl_plan_remote(const char *method, uint16_t group, bool own,
         .command = packed,
         .method = method,
         .group = group,
-        .own = own,
         .then = then,
     };
     return KL_OK;

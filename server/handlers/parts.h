@@ -81,8 +81,8 @@ typedef enum kl_status (*kl_then_fn)(struct kl_call *call, enum kl_status status
  * id out (a step of a workflow that is harmless when it is repeated). */
 KL_MUST_USE enum kl_status kl_plan_propose(struct kl_call *call, Kluis__Log__Command *command,
                                            bool own, kl_then_fn then, struct kl_plan *plan);
-/* Plans a call of another node's Internal service. */
-KL_MUST_USE enum kl_status kl_plan_remote(const char *method, uint16_t group, bool own,
+/* Plans a call of another node's Internal service: a step that is harmless when it is repeated. */
+KL_MUST_USE enum kl_status kl_plan_remote(const char *method, uint16_t group,
                                           const ProtobufCMessage *request, kl_then_fn then,
                                           struct kl_plan *plan);
 

@@ -44,7 +44,6 @@ struct kl_plan {
     struct kl_buf command; /* PROPOSE: packed Command; REMOTE: packed request. Moved away. */
     const char *method;    /* REMOTE */
     uint16_t group;        /* REMOTE: whose leader */
-    bool own; /* REMOTE: a step of the cluster's own, without the caller's request id */
     void (*start)(struct kl_call *call, kl_group_done_fn done, void *arg); /* WAIT */
     /* PROPOSE: outcome of the proposal and its packed CommandResult. REMOTE: the reply's status and
      * payload. WAIT: the outcome. Bytes are borrowed for the call. Returns the next plan in *plan. */

@@ -107,7 +107,7 @@ static const struct kl_route routes[] = {
      .right = KL_RIGHT_NONE, .audit = KL_AUDIT_NONE, .request_max = SMALL,
      MESSAGES(health_check), .plan = kl_plan_health_check},
 
-    {"/kluis.v1.Internal/PlaceVault", KL_SCOPE_GROUP, .write = true,
+    {"/kluis.v1.Internal/PlaceVault", KL_SCOPE_GROUP,
      .right = KL_RIGHT_NODE, .audit = KL_AUDIT_WRITE, .request_max = TAGGED,
      KEY(PlaceVault, group), MESSAGES(place_vault), .plan = kl_plan_internal_place_vault},
     {"/kluis.v1.Internal/ReleaseVault", KL_SCOPE_DIRECTORY,

@@ -95,7 +95,7 @@ static enum kl_status ask_home(const char *name, uint16_t group, struct kl_plan 
 
     show.name = (char *)(uintptr_t)name; /* protobuf-c has no const */
     show.group = group;
-    return kl_plan_remote(SHOW_METHOD, group, true, &show.base, shown, plan);
+    return kl_plan_remote(SHOW_METHOD, group, &show.base, shown, plan);
 }
 
 /* ---- claim, place, confirm ---- */
@@ -165,7 +165,7 @@ static enum kl_status plan_place(struct kl_call *call, struct kl_plan *plan)
 
     place.vault = kl_pb_data(kl_buf_bytes(&s->vault));
     place.group = s->group;
-    return kl_plan_remote(PLACE_METHOD, s->group, false, &place.base, placed, plan);
+    return kl_plan_remote(PLACE_METHOD, s->group, &place.base, placed, plan);
 }
 
 static enum kl_status claimed(struct kl_call *call, enum kl_status status, struct kl_bytes packed,

@@ -62,8 +62,8 @@ static enum kl_status purged(struct kl_call *call, enum kl_status status, struct
     }
     release.name = req->name;
     release.vault_id = kl_pb_data(kl_bytes_of(state->vault_id, KL_ID_LEN));
-    if (kl_plan_remote("/kluis.v1.Internal/ReleaseVault", call->node->groups[0], true,
-                       &release.base, released, plan) != KL_OK) {
+    if (kl_plan_remote("/kluis.v1.Internal/ReleaseVault", call->node->groups[0], &release.base,
+                       released, plan) != KL_OK) {
         return finish(call, plan);
     }
     return KL_OK;

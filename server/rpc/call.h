@@ -37,6 +37,7 @@ struct kl_work {
 
     struct kl_origin origin;
     struct kl_buf packed; /* until it is unpacked */
+    size_t size;          /* of the packed call */
     uint64_t arrived_us, deadline_us;
     bool write; /* for the counters */
 
@@ -106,6 +107,7 @@ struct kl_dispatch {
     pthread_t sweeper;
     int wake[2];          /* a pipe that ends the sweeper's wait */
     atomic_size_t taking; /* calls that take room: those that are active and not answered yet */
+    atomic_size_t bytes;  /* of their packed forms */
     atomic_uint_fast64_t calls, errors, refused, reads, writes;
 };
 

@@ -276,6 +276,7 @@ static struct kl_work *work_new(struct kl_dispatch *d, struct kl_buf *packed,
     }
     w->d = d;
     w->origin = *origin;
+    w->size = packed->len;
     w->packed = *packed; /* moved */
     *packed = KL_BUF(0);
     w->arrived_us = now_us;
@@ -293,10 +294,13 @@ static enum kl_status admit_one(struct kl_dispatch *d, struct kl_work *w, bool i
     if (d->draining && !internal) {
         return KL_UNAVAILABLE;
     }
-    if (atomic_load(&d->taking) >= d->o.calls_max && !internal) {
+    if ((atomic_load(&d->taking) >= d->o.calls_max ||
+         atomic_load(&d->bytes) + w->size > d->o.bytes_max) &&
+        !internal) {
         return KL_EXHAUSTED;
     }
     atomic_fetch_add(&d->taking, 1);
+    atomic_fetch_add(&d->bytes, w->size);
     d->active++;
     kl_wheel_add(&d->wheel, &w->due, w->deadline_us);
     enqueue(d, w);
@@ -458,6 +462,9 @@ enum kl_status kl_dispatch_new(const struct kl_dispatch_options *options, struct
         return KL_NO_MEMORY;
     }
     d->o = *options;
+    if (d->o.bytes_max == 0) {
+        d->o.bytes_max = KL_CALL_BYTES_MAX;
+    }
     d->tail = &d->head;
     (void)pthread_mutex_init(&d->lock, NULL);
     (void)pthread_cond_init(&d->changed, NULL);

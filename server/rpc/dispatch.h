@@ -22,6 +22,7 @@ struct kl_dispatch_options {
     struct kl_audit *audit;
     struct kl_peers *const *peers; /* for KL_STEP_REMOTE; may point to NULL on a single node */
     size_t calls_max;              /* calls under way; more get EXHAUSTED */
+    size_t bytes_max;              /* and their packed bytes; 0 = KL_CALL_BYTES_MAX */
 };
 
 KL_MUST_USE enum kl_status kl_dispatch_new(const struct kl_dispatch_options *options,

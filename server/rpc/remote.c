@@ -48,8 +48,7 @@ static void peer_reply(void *arg, enum kl_status status, struct kl_bytes reply)
     came_back(arg, status, reply);
 }
 
-static enum kl_status pack_call(const struct kl_work *w, const struct kl_plan *plan,
-                                unsigned left_ms, struct kl_buf *out)
+static enum kl_status pack_call(const struct kl_plan *plan, unsigned left_ms, struct kl_buf *out)
 {
     Kluis__V1__Call call = KLUIS__V1__CALL__INIT;
     uint8_t *p = NULL;
@@ -58,11 +57,6 @@ static enum kl_status pack_call(const struct kl_work *w, const struct kl_plan *p
     call.method = (char *)(uintptr_t)plan->method; /* only packed */
     call.deadline_ms = left_ms;
     call.payload = (ProtobufCBinaryData){plan->command.len, plan->command.ptr};
-    if (!plan->own) {
-        call.request_id =
-            (ProtobufCBinaryData){KL_ID_LEN, (uint8_t *)(uintptr_t)w->call.request_id};
-        call.expires_ms = w->call.expires_ms;
-    }
     st = kl_buf_grow(out, kluis__v1__call__get_packed_size(&call), &p);
     if (st == KL_OK) {
         (void)kluis__v1__call__pack(&call, p);
@@ -107,7 +101,7 @@ void kl_remote_start(struct kl_work *w, struct kl_plan *plan)
     uint64_t now_us = kl_now_us(w->d);
     unsigned left_ms = now_us + 1000 < w->deadline_us ? (unsigned)((w->deadline_us - now_us) / 1000)
                                                       : 1; /* 0 would mean the default */
-    enum kl_status st = pack_call(w, plan, left_ms, &packed);
+    enum kl_status st = pack_call(plan, left_ms, &packed);
 
     kl_buf_wipe(&plan->command);
     kl_work_park(w);

@@ -147,7 +147,9 @@ static void finish(struct kl_runner *r, struct kl_work *w, enum kl_status status
     struct kl_dispatch *d = w->d;
     uint64_t wall_ms = d->o.clock->wall_ms(d->o.clock->ctx);
 
-    atomic_fetch_sub(&d->taking, 1); /* before the reply: who has it may send the next call */
+    /* Before the reply: who has it may send the next call. */
+    atomic_fetch_sub(&d->taking, 1);
+    atomic_fetch_sub(&d->bytes, w->size);
     if (w->answered) {
         audit(w, KL_TIMEOUT, wall_ms);
         release(w);
@@ -194,7 +196,9 @@ static enum kl_status check_envelope(struct kl_work *w)
     }
     w->call.route = route;
     w->write = route->write;
-    atomic_fetch_add(route->write ? &w->d->writes : &w->d->reads, 1);
+    if (route->right != KL_RIGHT_NODE) { /* a step of a call that is counted itself */
+        atomic_fetch_add(route->write ? &w->d->writes : &w->d->reads, 1);
+    }
     if (e->payload.len > route->request_max) {
         return kl_call_field(&w->call, KL_TOO_LARGE, "payload",
                              "the request is larger than any valid one of this method");

@@ -133,6 +133,7 @@ static void make_node(struct fix *f, size_t i, size_t groups)
         .audit = f->audit,
         .peers = &n->peers,
         .calls_max = FIX_CALLS_MAX,
+        .bytes_max = FIX_BYTES_MAX,
     };
 
     n->id = i + 1;

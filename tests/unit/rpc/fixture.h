@@ -14,7 +14,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { FIX_NODES = 2, FIX_GROUPS = 3, FIX_CALLS_MAX = 64 };
+enum { FIX_NODES = 2, FIX_GROUPS = 3, FIX_CALLS_MAX = 64, FIX_BYTES_MAX = 8 << 20 };
 
 /* ---- a group, shared by the nodes (fake_group.c) ---- */
 

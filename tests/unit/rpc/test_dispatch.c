@@ -370,6 +370,18 @@ static void run_blocker(struct kl_job *job)
     block(b->blocked);
 }
 
+/* Keeps all workers of the pool until *blocked is set to 0. */
+static void block_workers(struct fix *f, struct blocker blockers[3], atomic_int *blocked)
+{
+    for (size_t i = 0; i < 3; i++) {
+        blockers[i] = (struct blocker){.job.run = run_blocker, .blocked = blocked};
+        CHECK_OK(kl_pool_submit(f->pool, &blockers[i].job));
+    }
+    while (atomic_load(blocked) < 3) {
+        nap();
+    }
+}
+
 /* Calls that never get a worker are answered at their deadline too. */
 TEST(deadline, in_the_queue)
 {
@@ -380,13 +392,7 @@ TEST(deadline, in_the_queue)
     struct blocker blockers[3];
     struct pending *p[10];
 
-    for (size_t i = 0; i < 3; i++) {
-        blockers[i] = (struct blocker){.job.run = run_blocker, .blocked = &blocked};
-        CHECK_OK(kl_pool_submit(f->pool, &blockers[i].job));
-    }
-    while (atomic_load(&blocked) < 3) {
-        nap();
-    }
+    block_workers(f, blockers, &blocked);
     for (size_t i = 0; i < 10; i++) {
         p[i] = fix_start(f, &ask);
     }
@@ -432,6 +438,40 @@ TEST(limits, calls_max)
         answer_free(&a);
     }
     expect(f, &ask, KL_OK, NULL);
+    fix_free(f);
+}
+
+/* The bytes of calls under way are bounded too: one large call more is refused, a small one is not. */
+TEST(limits, bytes_max)
+{
+    enum { LARGE = 3 << 20, N = 3 };
+    struct fix *f = with_secret();
+    uint8_t *bytes = calloc(1, LARGE);
+    struct ask ask = {.method = SET, .payload = kl_bytes_of(bytes, LARGE)};
+    Kluis__V1__SecretSetRequest set = set_request();
+    const struct ask small = {.method = SET, .request = &set.base};
+    atomic_int blocked = 0;
+    struct blocker blockers[3];
+    struct pending *p[N];
+    struct answer a;
+
+    CHECK(bytes != NULL);
+    block_workers(f, blockers, &blocked);
+    for (size_t i = 0; i < N; i++) {
+        p[i] = fix_start(f, &ask);
+    }
+    a = fix_wait(p[N - 1]);
+    CHECK_STATUS(a.st, KL_EXHAUSTED);
+    answer_free(&a);
+    p[N - 1] = fix_start(f, &small);
+    CHECK(!fix_answered(p[0]) && !fix_answered(p[N - 1]));
+    atomic_store(&blocked, 0);
+    for (size_t i = 0; i < N; i++) {
+        a = fix_wait(p[i]);
+        CHECK_STATUS(a.st, i < N - 1 ? KL_TOO_LARGE : KL_OK);
+        answer_free(&a);
+    }
+    free(bytes);
     fix_free(f);
 }
 

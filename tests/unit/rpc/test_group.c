@@ -421,7 +421,9 @@ static void burst(struct node *n, const char *what, const char *method,
         }
         kl_dispatch_calls(n->dispatch, packed, origins, BURST);
         while (sent + BURST - atomic_load(&replies) > 4 * BURST) {
-            (void)sched_yield();
+            const struct timespec t = {0, 100000};
+
+            (void)nanosleep(&t, NULL);
         }
     }
     while (atomic_load(&replies) < total) {
