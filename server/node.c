@@ -131,6 +131,25 @@ static void advise(const struct kl_node *node, char *what, size_t len)
     }
 }
 
+static void on_changed(void *ctx, uint16_t group)
+{
+    struct kl_node *node = ctx;
+    struct kl_group_status status;
+
+    for (size_t i = 0; i < node->groups_n; i++) {
+        struct kl_host_uv *host = atomic_load(&node->hosts[i]);
+
+        if (node->groups[i] != group || host == NULL ||
+            kl_group_leader(kl_host_uv_group(host)) == node->leaders[i]) {
+            continue;
+        }
+        kl_group_status(kl_host_uv_group(host), &status);
+        node->leaders[i] = status.leader_id;
+        kl_log(KL_LOG_INFO, "node", "leader group=%u node=%llu term=%llu", (unsigned)group,
+               (unsigned long long)status.leader_id, (unsigned long long)status.term);
+    }
+}
+
 static void on_damaged(void *ctx, uint16_t group, enum kl_status status, const char *why)
 {
     char text[ERR_LEN];
@@ -217,6 +236,7 @@ static enum kl_status open_group(struct kl_node *node, size_t i, char *err, size
         .peers = &node->peers,
         .ctx = node,
         .fatal = on_fatal,
+        .changed = on_changed,
         .damaged = on_damaged,
     };
     enum kl_status st =

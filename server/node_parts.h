@@ -53,6 +53,7 @@ struct kl_node {
     uint16_t groups[KL_NODES_MAX + 1]; /* [0] is the directory */
     size_t groups_n;
     _Atomic(struct kl_host_uv *) hosts[KL_NODES_MAX + 1]; /* as groups[] */
+    uint64_t leaders[KL_NODES_MAX + 1]; /* as logged last; each belongs to its group's thread */
     pthread_mutex_t peers_lock;
     struct kl_peer_seen seen[KL_NODES_MAX]; /* as config.nodes[] */
     atomic_bool unsealed;

@@ -63,7 +63,8 @@ struct kl_steer {
     void *arg;
 };
 
-enum kl_steer_step { KL_STEP_IDLE, KL_STEP_BARRIER, KL_STEP_RUNNING };
+/* SETTLING: a transfer waits until the successor has stored all there is. */
+enum kl_steer_step { KL_STEP_IDLE, KL_STEP_SETTLING, KL_STEP_BARRIER, KL_STEP_RUNNING };
 
 /* What other threads read as one piece: words, written between two changes of `version`. */
 #define KL_STATUS_WORDS ((sizeof(struct kl_group_status) + 7) / 8)

@@ -143,25 +143,13 @@ static uint64_t successor(struct kl_group *g)
     return best;
 }
 
-static void transfer_begin(struct kl_group *g, struct kl_steer *s)
+static void transfer_start(struct kl_group *g, struct kl_steer *s)
 {
     int rv;
 
-    if (s->node == g->raft.id) {
-        steer_finish(g, KL_OK); /* it leads already */
-        return;
-    }
-    if (s->node == 0) {
-        s->node = successor(g);
-    }
-    if (s->node == 0) {
-        steer_finish(g, KL_UNAVAILABLE);
-        return;
-    }
     g->lease_off_term = g->lead_term;
     kl_group_lease_drop(g);
     g->timeout_now_sent = false;
-    g->step_term = g->lead_term;
     g->step_us = kl_group_now_us(g);
     memset(&g->transfer, 0, sizeof g->transfer);
     rv = raft_transfer(&g->raft, &g->transfer, s->node, NULL);
@@ -173,6 +161,46 @@ static void transfer_begin(struct kl_group *g, struct kl_steer *s)
         g->lease_off_term = 0;
     }
     steer_finish(g, rv == RAFT_NOTLEADER ? KL_NOT_LEADER : KL_UNAVAILABLE);
+}
+
+/*
+ * N14: raft sends TimeoutNow as soon as everything is sent, and a node that is still storing entries
+ * ignores it: an election timeout is lost, and then the leadership. So nothing is proposed until the
+ * successor has stored all, and when it takes too long for that nothing has happened.
+ */
+static void transfer_settle(struct kl_group *g, struct kl_steer *s)
+{
+    const struct raft_server *m = member_of(g, s->node);
+    raft_index match = 0;
+
+    if (g->lead_term != g->step_term) {
+        steer_finish(g, KL_NOT_LEADER);
+    } else if (m == NULL || m->role != RAFT_VOTER ||
+               raft_match_index(&g->raft, s->node, &match) != 0 ||
+               match == raft_last_index(&g->raft)) {
+        transfer_start(g, s); /* or raft says why not */
+    } else if (kl_group_now_us(g) - g->step_us > (uint64_t)g->options.election_timeout_ms * 1000) {
+        steer_finish(g, KL_TIMEOUT);
+    }
+}
+
+static void transfer_begin(struct kl_group *g, struct kl_steer *s)
+{
+    if (s->node == g->raft.id) {
+        steer_finish(g, KL_OK); /* it leads already */
+        return;
+    }
+    if (s->node == 0) {
+        s->node = successor(g);
+    }
+    if (s->node == 0) {
+        steer_finish(g, KL_UNAVAILABLE);
+        return;
+    }
+    g->step = KL_STEP_SETTLING;
+    g->step_term = g->lead_term;
+    g->step_us = kl_group_now_us(g);
+    transfer_settle(g, s);
 }
 
 /*
@@ -351,7 +379,9 @@ void kl_group_steer_turn(struct kl_group *g)
     }
     s = g->steers;
     if (g->step != KL_STEP_IDLE) {
-        if (s->kind == KL_STEER_TRANSFER) {
+        if (g->step == KL_STEP_SETTLING) {
+            transfer_settle(g, s);
+        } else if (s->kind == KL_STEER_TRANSFER) {
             transfer_step(g, s);
         } else {
             change_step(g, s);

@@ -311,7 +311,7 @@ void kl_group_write_turn(struct kl_group *g)
     now = kl_group_now_us(g);
     /* Before the last entry of former terms is applied its time is not known, and stamps must not
      * fall. During a transfer Raft takes nothing; if it fails we go on. */
-    if (!g->ready || raft_transferee(&g->raft) != 0) {
+    if (!g->ready || raft_transferee(&g->raft) != 0 || g->step == KL_STEP_SETTLING) {
         queue_expire(g, now);
         return;
     }
