@@ -104,8 +104,8 @@ enum kl_status kl_load_vault(struct kl_txn *txn, const char *name, Kluis__Store_
 
 /* An object command's addressee. */
 struct kl_target {
-    Kluis__Store__VaultRecord *vault;   /* live */
-    Kluis__Store__ObjectRecord *object; /* NULL: the name is free */
+    const Kluis__Store__VaultRecord *vault; /* live */
+    Kluis__Store__ObjectRecord *object;     /* NULL: the name is free */
 };
 /* Checks kind and names, finds the live vault and the object. A refusal is in out->status. */
 enum kl_status kl_find_target(struct kl_txn *txn, uint32_t kind, const char *vault,

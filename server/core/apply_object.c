@@ -18,7 +18,10 @@ enum kl_status kl_find_target(struct kl_txn *txn, uint32_t kind, const char *vau
     if (kl_object_name_check(name, NULL) != KL_OK) {
         return kl_refuse(out, KL_INVALID_ARGUMENT, "name");
     }
-    st = kl_load_vault(txn, vault, &t.vault);
+    st = kl_txn_vault(txn, kl_key_vault(vault), &t.vault);
+    if (st == KL_OK && !kl_is_id(t.vault->vault_id)) {
+        return KL_CORRUPT;
+    }
     if (st == KL_NOT_FOUND || (st == KL_OK && t.vault->deleted_ms != 0)) {
         return kl_refuse(out, KL_VAULT_NOT_FOUND, NULL);
     }

@@ -4,7 +4,7 @@
 
 #include <assert.h>
 
-enum { SLOTS_MIN = 64 };
+enum { SLOTS_MIN = 64, VAULT_FAMILY = 'v' };
 
 /* FNV-1a. Keys are not trusted to spread, but an entry holds too few commands for that to hurt. */
 static uint32_t hash_of(struct kl_bytes key)
@@ -108,12 +108,14 @@ enum kl_status kl_txn_init(struct kl_txn *txn, const struct kl_view *view, struc
         .ids = KL_BUF(KL_ENTRY_COMMANDS_MAX * KL_ID_LEN),
     };
     kl_arena_init(&txn->arena);
+    kl_arena_init(&txn->lasting);
     return index_batch(txn);
 }
 
 void kl_txn_done(struct kl_txn *txn)
 {
     kl_arena_done(&txn->arena);
+    kl_arena_done(&txn->lasting);
     kl_buf_wipe(&txn->value);
     kl_buf_wipe(&txn->packed);
     kl_buf_wipe(&txn->ids);
@@ -145,7 +147,7 @@ enum kl_status kl_txn_get(struct kl_txn *txn, struct kl_key key, struct kl_bytes
     return st;
 }
 
-enum kl_status kl_txn_load(struct kl_txn *txn, struct kl_key key,
+static enum kl_status load(struct kl_txn *txn, struct kl_arena *arena, struct kl_key key,
                            const ProtobufCMessageDescriptor *descriptor, void *out)
 {
     struct kl_bytes value;
@@ -155,11 +157,37 @@ enum kl_status kl_txn_load(struct kl_txn *txn, struct kl_key key,
     if (st != KL_OK) {
         return st;
     }
-    message = protobuf_c_message_unpack(descriptor, &txn->arena.allocator, value.len, value.ptr);
+    message = protobuf_c_message_unpack(descriptor, &arena->allocator, value.len, value.ptr);
     if (message == NULL) {
-        return txn->arena.no_memory ? KL_NO_MEMORY : KL_CORRUPT;
+        return arena->no_memory ? KL_NO_MEMORY : KL_CORRUPT;
     }
     *(ProtobufCMessage **)out = message;
+    return KL_OK;
+}
+
+enum kl_status kl_txn_load(struct kl_txn *txn, struct kl_key key,
+                           const ProtobufCMessageDescriptor *descriptor, void *out)
+{
+    return load(txn, &txn->arena, key, descriptor, out);
+}
+
+enum kl_status kl_txn_vault(struct kl_txn *txn, struct kl_key key,
+                            const Kluis__Store__VaultRecord **out)
+{
+    Kluis__Store__VaultRecord *vault = NULL;
+    enum kl_status st;
+
+    if (txn->vault == NULL || !kl_bytes_eq(kl_key_bytes(&key), kl_key_bytes(&txn->vault_key))) {
+        txn->vault = NULL;
+        kl_arena_reset(&txn->lasting);
+        st = load(txn, &txn->lasting, key, &kluis__store__vault_record__descriptor, &vault);
+        if (st != KL_OK) {
+            return st;
+        }
+        txn->vault = vault;
+        txn->vault_key = key;
+    }
+    *out = txn->vault;
     return KL_OK;
 }
 
@@ -170,8 +198,11 @@ static void latch(struct kl_txn *txn, enum kl_status st)
     }
 }
 
-static void added(struct kl_txn *txn)
+static void added(struct kl_txn *txn, struct kl_key key)
 {
+    if (key.bytes[0] == VAULT_FAMILY) {
+        txn->vault = NULL;
+    }
     latch(txn, kl_batch_status(txn->batch));
     if (txn->fault == KL_OK) {
         latch(txn, index_batch(txn));
@@ -181,7 +212,7 @@ static void added(struct kl_txn *txn)
 void kl_txn_put(struct kl_txn *txn, struct kl_key key, struct kl_bytes value)
 {
     kl_batch_put(txn->batch, kl_key_bytes(&key), value);
-    added(txn);
+    added(txn, key);
 }
 
 void kl_txn_store(struct kl_txn *txn, struct kl_key key, const ProtobufCMessage *record)
@@ -205,7 +236,7 @@ void kl_txn_store(struct kl_txn *txn, struct kl_key key, const ProtobufCMessage 
 void kl_txn_del(struct kl_txn *txn, struct kl_key key)
 {
     kl_batch_del(txn->batch, kl_key_bytes(&key));
-    added(txn);
+    added(txn, key);
 }
 
 enum kl_status kl_txn_day(struct kl_txn *txn, uint64_t *day_ms)

@@ -36,6 +36,10 @@ struct kl_txn {
     size_t slots_used;
     size_t indexed; /* bytes of batch->ops that are in the index */
 
+    struct kl_arena lasting;                /* memory of the entry */
+    const Kluis__Store__VaultRecord *vault; /* read last, by kl_txn_vault(); NULL = none */
+    struct kl_key vault_key;
+
     bool group_read; /* day_ms holds what the GroupRecord says; 0 = there is none */
     uint64_t day_ms;
 
@@ -69,6 +73,10 @@ KL_MUST_USE enum kl_status kl_txn_keys(struct kl_txn *txn, struct kl_key from, s
 
 /* KL_OK with *day_ms, or KL_NOT_FOUND before GroupInit. Reads once per entry. */
 KL_MUST_USE enum kl_status kl_txn_day(struct kl_txn *txn, uint64_t *day_ms);
+/* The vault at the key, as object commands see it: read and unpacked once for all that follow each
+ * other. Stays valid until something is put under a vault's key. KL_NOT_FOUND or a fault. */
+KL_MUST_USE enum kl_status kl_txn_vault(struct kl_txn *txn, struct kl_key key,
+                                        const Kluis__Store__VaultRecord **out);
 /* GroupInit was applied: the next kl_txn_day() reads again. */
 void kl_txn_day_changed(struct kl_txn *txn);
 

@@ -5,46 +5,63 @@
 const char *const m_vault_names[VAULTS] = {"alpha", "Beta", "gamma-3"};
 const char *const m_names[NAMES] = {"a", "Bee", "c-c"};
 
-Kluis__Log__Command *op_command(const struct op *op)
+static Kluis__Log__Command *tagged_update(const struct op *op)
 {
-    const char *vault = m_vault_names[op->vault];
-    const char *name = m_names[op->name];
-    uint32_t kind = (uint32_t)op->kind + 1;
     static Kluis__Store__Tag *tags[KL_TAGS_MAX];
     static Kluis__Store__Tag tag[KL_TAGS_MAX];
     static char keys[KL_TAGS_MAX][4];
-    Kluis__Log__Command *c = NULL;
+    Kluis__Log__Command *c = vault_update(m_vault_names[op->vault]);
+
+    c->vault_update->enable_purge_protection = op->flag;
+    c->vault_update->set_tags = true;
+    c->vault_update->n_tags = op->count;
+    c->vault_update->tags = tags;
+    for (size_t i = 0; i < op->count; i++) {
+        kluis__store__tag__init(&tag[i]);
+        keys[i][0] = (char)('a' + i);
+        tag[i].key = keys[i];
+        tags[i] = &tag[i];
+    }
+    return c;
+}
+
+static Kluis__Log__Command *vault_command(const struct op *op)
+{
+    const char *vault = m_vault_names[op->vault];
+    Kluis__Log__Command *c;
 
     switch (op->type) {
     case OP_CREATE:
         c = vault_create(vault, op->vault_id);
         c->vault_create->vault->retention_days = op->days;
-        break;
+        return c;
     case OP_VAULT_UPDATE:
-        c = vault_update(vault);
-        c->vault_update->enable_purge_protection = op->flag;
-        c->vault_update->set_tags = true;
-        c->vault_update->n_tags = op->count;
-        c->vault_update->tags = tags;
-        for (size_t i = 0; i < op->count; i++) {
-            kluis__store__tag__init(&tag[i]);
-            keys[i][0] = (char)('a' + i);
-            tag[i].key = keys[i];
-            tags[i] = &tag[i];
-        }
-        break;
+        return tagged_update(op);
     case OP_VAULT_DELETE:
-        c = vault_delete(vault);
-        break;
+        return vault_delete(vault);
     case OP_VAULT_RECOVER:
-        c = vault_recover(vault);
-        break;
+        return vault_recover(vault);
     case OP_VAULT_PURGE:
-        c = vault_purge(vault);
-        break;
+        return vault_purge(vault);
     case OP_OUTBOX_DONE:
-        c = outbox_done(op->vault_id);
-        break;
+        return outbox_done(op->vault_id);
+    case OP_CLAIM:
+        return vault_claim(vault, op->vault_id, 1);
+    case OP_CONFIRM:
+        return vault_confirm(vault, op->vault_id);
+    default:
+        return vault_release(vault, op->vault_id);
+    }
+}
+
+Kluis__Log__Command *op_command(const struct op *op)
+{
+    const char *vault = m_vault_names[op->vault];
+    const char *name = m_names[op->name];
+    uint32_t kind = (uint32_t)op->kind + 1;
+    Kluis__Log__Command *c;
+
+    switch (op->type) {
     case OP_SET:
         c = object_set(vault, op->vault_id, name, op->object_id, op->version_id);
         c->object_set->kind = kind;
@@ -52,7 +69,7 @@ Kluis__Log__Command *op_command(const struct op *op)
         if (op->bare) {
             c->object_set->wrapped_key.len = 0;
         }
-        break;
+        return c;
     case OP_UPDATE:
         c = object_update(vault, name);
         c->object_update->kind = kind;
@@ -62,39 +79,28 @@ Kluis__Log__Command *op_command(const struct op *op)
         c->object_update->set_enabled = op->flag;
         c->object_update->set_expires = true;
         c->object_update->expires_s = op->dates;
-        break;
+        return c;
     case OP_DELETE:
         c = object_delete(vault, name);
         c->object_delete->kind = kind;
-        break;
+        return c;
     case OP_RECOVER:
         c = object_recover(vault, name);
         c->object_recover->kind = kind;
-        break;
+        return c;
     case OP_PURGE:
         c = object_purge(vault, name);
         c->object_purge->kind = kind;
-        break;
+        return c;
     case OP_STAGE:
-        c = restore_stage(op->vault_id, op->object_id, op->version_id, op->count);
-        break;
+        return restore_stage(op->vault_id, op->object_id, op->version_id, op->count);
     case OP_COMMIT:
         c = restore_commit(vault, op->vault_id, name, op->object_id, op->version_id, op->count);
         c->restore_commit->kind = kind;
-        break;
-    case OP_CLAIM:
-        c = vault_claim(vault, op->vault_id, 1);
-        break;
-    case OP_CONFIRM:
-        c = vault_confirm(vault, op->vault_id);
-        break;
-    case OP_RELEASE:
-        c = vault_release(vault, op->vault_id);
-        break;
-    case OP_TYPES:
-        break;
+        return c;
+    default:
+        return vault_command(op);
     }
-    return c;
 }
 
 /* ---- vaults ---- */

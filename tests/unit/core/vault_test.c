@@ -523,3 +523,33 @@ TEST(vaults, lists)
     CHECK_STATUS(get(&w, "no name/", KL_WANT_ANY), KL_VAULT_NOT_FOUND);
     world_done(&w);
 }
+
+/* In one entry objects follow what becomes of their vault between them. */
+TEST(vaults, within_one_entry)
+{
+    static const enum kl_status want[] = {KL_OK, KL_OK, KL_VAULT_NOT_FOUND, KL_OK, KL_OK,
+                                          KL_OK, KL_OK, KL_VAULT_NOT_FOUND, KL_OK, KL_CHANGED,
+                                          KL_OK};
+    struct world w;
+
+    fixture(&w);
+    world_add(&w, object_set("vault", 2, "a", 20, 30));
+    world_add(&w, vault_delete("vault"));
+    world_add(&w, object_set("vault", 2, "a", 20, 31));
+    world_add(&w, vault_recover("vault"));
+    world_add(&w, object_set("vault", 2, "a", 20, 31));
+    world_add(&w, vault_delete("vault"));
+    world_add(&w, vault_purge("vault"));
+    world_add(&w, object_delete("vault", "a"));
+    world_add(&w, vault_create("vault", 3));
+    world_add(&w, object_set("vault", 2, "a", 20, 32));
+    world_add(&w, object_set("vault", 3, "a", 21, 33));
+    world_commit(&w);
+    for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {
+        CHECK_EQ(world_result(&w, i), want[i]);
+    }
+    CHECK(world_work(&w) > 0);
+    CHECK_EQ(world_count(&w, 'o'), 1);
+    CHECK_EQ(world_count(&w, 's'), 1);
+    world_done(&w);
+}
