@@ -251,6 +251,13 @@ static int fsm_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsign
         kl_stream_sending(g)) {
         return RAFT_BUSY;
     }
+    /* N15: when two configurations were committed at once raft asks between the two, and would put
+     * the older one into a snapshot that holds the newer: after a restart the newer would be
+     * uncommitted for ever, and who gets the snapshot would never hear of it. */
+    if (kl_group_covers(g, KL_COVER_CONF) && g->raft.configuration_uncommitted_index != 0 &&
+        g->raft.configuration_uncommitted_index <= g->raft.commit_index) {
+        return RAFT_BUSY;
+    }
     if (ref.applied > ref.index) {
         return RAFT_BUSY; /* the store is ahead of the log that Raft has replayed */
     }

@@ -35,7 +35,8 @@ enum kl_cover {
     KL_COVER_STALE = 1 << 12,     /* N12: entries that were compacted away are not appended again */
     KL_COVER_STANDBY = 1 << 13,   /* N13: a standby gives its vote too */
     KL_COVER_BLANK = 1 << 14,     /* N14: barriers carry zeros, not old memory */
-    KL_COVER_ALL = (1 << 15) - 2
+    KL_COVER_CONF = 1 << 15,      /* N15: no snapshot between two committed configurations */
+    KL_COVER_ALL = (1 << 16) - 2
 };
 
 /* What to do with an InstallSnapshot that a peer sent. */
