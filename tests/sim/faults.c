@@ -174,7 +174,8 @@ static void pause_node(struct sim_world *w)
     if (n->up) {
         w->stats.pauses++;
         sim_say(w, "n%" PRIu64 " is paused for %" PRIu64 " ms", n->id, us / SIM_MS);
-        n->resume_us = w->now_us + us;
+        /* never shorter than what it is at: its clock must not go back */
+        n->resume_us = w->now_us + us > n->resume_us ? w->now_us + us : n->resume_us;
     }
 }
 

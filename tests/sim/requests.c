@@ -351,7 +351,7 @@ static void propose(struct sim_replica *r, size_t number, uint64_t attempt,
 /* Sets need to know the object they add to, as handlers do: from a read, or, when that is out of
  * date, from CHANGED and another try. */
 static bool plan_set(struct sim_replica *r, size_t number, uint64_t attempt, uint8_t *vault_id,
-                     uint8_t *object_id)
+                     uint8_t *object_id, bool *fresh)
 {
     struct sim_world *w = r->node->w;
     const struct sim_op *op = &w->clients->ops[number];
@@ -378,6 +378,7 @@ static bool plan_set(struct sim_replica *r, size_t number, uint64_t attempt, uin
         memcpy(vault_id, vault->vault_id.data, KL_ID_LEN);
         kl_pb_wipe_free(&vault->base, &kl_pb_allocator);
     }
+    *fresh = found != KL_OK;
     if (found == KL_OK) {
         memcpy(object_id, object->object_id.data, KL_ID_LEN);
         kl_pb_wipe_free(&object->base, &kl_pb_allocator);
@@ -404,12 +405,13 @@ static void propose_set(struct sim_replica *r, size_t number, uint64_t attempt)
     uint8_t sealed[SEALED_MAX] = {0};
     char value[SIM_VALUE_MAX];
     char name[16];
+    bool fresh = false;
     static char vault_name[] = SIM_VAULT;
 
     for (size_t i = 0; i < sizeof ids; i++) {
         ids[i / KL_ID_LEN][i % KL_ID_LEN] = (uint8_t)sim_random(&w->rng);
     }
-    if (!plan_set(r, number, attempt, ids[0], ids[1])) {
+    if (!plan_set(r, number, attempt, ids[0], ids[1], &fresh)) {
         return;
     }
     sim_op_name(w->clients->ops[number].name, name);
@@ -425,7 +427,7 @@ static void propose_set(struct sim_replica *r, size_t number, uint64_t attempt)
     set.name = name;
     set.vault_id = binary(ids[0], KL_ID_LEN);
     set.object_id = binary(ids[1], KL_ID_LEN);
-    set.wrapped_key = binary(ids[1], KL_ID_LEN);
+    set.wrapped_key = binary(ids[1], fresh ? KL_ID_LEN : 0);
     set.version = &version;
     command.op_case = KLUIS__LOG__COMMAND__OP_OBJECT_SET;
     command.object_set = &set;

@@ -47,12 +47,13 @@ static void describe(struct sim_world *w, const char *what)
             at += (size_t)snprintf(
                 text + at, sizeof text - at,
                 "\n  n%" PRIu64 " g%u %s%s state %d term %llu last %llu stored %llu commit %llu "
-                "applied %" PRIu64,
+                "applied %" PRIu64 " conf %llu/%llu",
                 n->id, n->replicas[g].group_id, up ? "up" : "down", n->member ? "" : " (left)",
                 up ? raft->state : 0, up ? raft->current_term : 0,
                 up ? (unsigned long long)(n->replicas[g].disk.next - 1) : 0,
                 up ? raft->last_stored : 0, up ? raft->commit_index : 0,
-                sim_watch_applied(&n->replicas[g]));
+                sim_watch_applied(&n->replicas[g]), up ? raft->configuration_committed_index : 0,
+                up ? raft->configuration_uncommitted_index : 0);
         }
     }
     sim_fail(w, "%s%s", what, text);

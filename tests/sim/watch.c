@@ -180,6 +180,19 @@ static void watch_leader(struct sim_world *w, struct sim_replica *r, uint64_t te
     sim_say(w, "n%" PRIu64 " leads g%u in term %" PRIu64, r->node->id, r->group_id, term);
 }
 
+static void tell_configuration(struct sim_world *w, struct sim_replica *r, const struct raft *raft)
+{
+    uint64_t now =
+        raft->configuration_committed_index << 32 | raft->configuration_uncommitted_index;
+
+    if (r->told_configuration != now) {
+        r->told_configuration = now;
+        sim_say(w, "n%" PRIu64 " g%u configuration: committed %llu, uncommitted %llu, commit %llu",
+                r->node->id, r->group_id, raft->configuration_committed_index,
+                raft->configuration_uncommitted_index, raft->commit_index);
+    }
+}
+
 void sim_watch_node(struct sim_world *w, struct sim_node *n)
 {
     for (unsigned i = 0; n->up && i < w->plan.groups; i++) {
@@ -193,6 +206,9 @@ void sim_watch_node(struct sim_world *w, struct sim_node *n)
             watch_leader(w, r, raft->current_term);
         }
         watch_commit(w, r, raft->commit_index);
+        if (w->verbose > 1) {
+            tell_configuration(w, r, raft);
+        }
     }
 }
 

@@ -88,7 +88,8 @@ struct sim_replica {
     struct kl_scheduler *scheduler;
     struct raft_io io;
     bool turn_pending;
-    bool steering;     /* a transfer or change is under way */
+    bool steering; /* a transfer or change is under way */
+    uint64_t told_configuration;
     uint64_t led_term; /* last term seen as leader, for the watchers */
 };
 
