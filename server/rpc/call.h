@@ -60,12 +60,13 @@ struct kl_work {
 };
 
 /* Names of vaults whose home group is known: an entry may be wrong once a vault was purged. */
+struct kl_vault_slot {
+    char name[KL_VAULT_NAME_MAX + 1]; /* folded; "" is free */
+    uint16_t group;
+};
 struct kl_vault_cache {
+    struct kl_vault_slot slots[KL_VAULT_CACHE_SLOTS];
     pthread_mutex_t lock;
-    struct {
-        char name[KL_VAULT_NAME_MAX + 1]; /* folded; "" is free */
-        uint16_t group;
-    } slots[KL_VAULT_CACHE_SLOTS];
 };
 
 /* A worker's turn: a scratch buffer, and connections whose replies are held back to leave together. */
