@@ -219,7 +219,7 @@ static enum kl_install install_arrived(void *ctx, const struct raft_install_snap
         return KL_INSTALL_DROP;
     }
     kl_group_gate_shut(g);
-    if (!kl_group_gate_empty(g) || g->flush.busy) {
+    if (!kl_group_gate_empty(g)) {
         return KL_INSTALL_HOLD; /* looked at again in every turn, at the latest after a tick */
     }
     return KL_INSTALL_DELIVER;

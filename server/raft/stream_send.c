@@ -13,6 +13,9 @@ enum out_state {
     OUT_STAGED /* the peer has it whole; Raft's message is on its way */
 };
 
+/* What may be asked for again: all that is not acknowledged, and the last that is. */
+enum { WINDOW = KL_STREAM_CREDIT + 1 };
+
 /* Where a chunk ended: from here the stream can go on again. */
 struct place {
     uint64_t seq;
@@ -30,9 +33,9 @@ struct kl_stream_out {
     uint64_t acked;
     uint32_t credit;
     bool last_sent;
-    struct place at;                       /* after the last chunk sent */
-    struct place window[KL_STREAM_CREDIT]; /* those not acknowledged, by seq modulo */
-    uint64_t rewind_seq;                   /* asked for while a chunk was in work */
+    struct place at;             /* after the last chunk sent */
+    struct place window[WINDOW]; /* by seq modulo */
+    uint64_t rewind_seq;         /* asked for while a chunk was in work */
     uint64_t heard_us, told_us;
     /* One chunk in work. */
     struct {
@@ -120,7 +123,7 @@ static void out_free(struct kl_stream_out *s)
     unpin(s);
     place_clear(&s->at);
     place_clear(&s->job.after);
-    for (size_t i = 0; i < KL_STREAM_CREDIT; i++) {
+    for (size_t i = 0; i < WINDOW; i++) {
         place_clear(&s->window[i]);
     }
     kl_buf_wipe(&s->job.records);
@@ -237,7 +240,7 @@ static void out_new(struct kl_group *g, size_t slot, const struct raft_message *
     s->job.packed = KL_BUF(KL_PEER_MESSAGE_MAX);
     place_clear(&s->at);
     place_clear(&s->job.after);
-    for (size_t i = 0; i < KL_STREAM_CREDIT; i++) {
+    for (size_t i = 0; i < WINDOW; i++) {
         place_clear(&s->window[i]);
     }
     if (!install_copy(&m->install_snapshot, &s->install) || !kl_group_gate_enter(g)) {
@@ -397,7 +400,7 @@ static bool rewind_to(struct kl_stream_out *s, uint64_t seq)
     if (seq == 0) {
         place_clear(&s->at);
     } else if (seq != s->at.seq) {
-        const struct place *p = &s->window[seq % KL_STREAM_CREDIT];
+        const struct place *p = &s->window[seq % WINDOW];
 
         if (p->seq != seq || place_copy(p, &s->at) != KL_OK) {
             return false;
@@ -434,7 +437,7 @@ static void chunk_done(void *arg)
         }
     } else {
         if (place_copy(&s->job.after, &s->at) != KL_OK ||
-            place_copy(&s->at, &s->window[s->at.seq % KL_STREAM_CREDIT]) != KL_OK) {
+            place_copy(&s->at, &s->window[s->at.seq % WINDOW]) != KL_OK) {
             out_free(s);
             return;
         }

@@ -4,6 +4,7 @@
 #include "common/names.h"
 #include "server/runtime/log.h"
 
+#include <stddef.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -29,9 +30,27 @@ struct job {
     void *arg;
 };
 
-uint64_t lab_now_us(void)
+enum { JUMP_MAX_US = 25000 };
+
+uint64_t lab_now_us(const struct lab *lab)
 {
-    return kl_real_clock.mono_us(kl_real_clock.ctx);
+    return lab->now_us;
+}
+
+static void time_passes(struct lab *lab)
+{
+    uint64_t real = kl_real_clock.mono_us(kl_real_clock.ctx);
+    uint64_t passed = real - lab->real_us;
+
+    lab->real_us = real;
+    lab->now_us += passed > JUMP_MAX_US ? JUMP_MAX_US : passed;
+}
+
+static raft_time io_time(struct raft_io *io)
+{
+    struct lab_node *n = (struct lab_node *)(void *)((char *)io - offsetof(struct lab_node, io));
+
+    return n->lab->now_us / 1000;
 }
 
 /* ---- a store that can refuse writes ---- */
@@ -40,6 +59,7 @@ struct lab_kv {
     struct kl_kv kv;
     struct kl_kv *inner;
     struct lab_node *node;
+    bool staged;
 };
 
 static enum kl_status kv_get(struct kl_kv *kv, struct kl_kv_snap *snap, struct kl_bytes key,
@@ -62,6 +82,9 @@ static enum kl_status kv_flush(struct kl_kv *kv)
 {
     struct lab_kv *l = (struct lab_kv *)kv;
 
+    while (!l->staged && atomic_load(&l->node->hold_flush)) {
+        (void)usleep(1000);
+    }
     return l->node->full ? KL_NO_SPACE : kl_kv_flush(l->inner);
 }
 static enum kl_status kv_compact(struct kl_kv *kv, struct kl_bytes from, struct kl_bytes to)
@@ -107,6 +130,7 @@ static enum kl_status store_open(void *ctx, struct kl_group *group, bool staged,
     }
     l->kv.ops = &kv_ops;
     l->node = n;
+    l->staged = staged;
     *out = &l->kv;
     return KL_OK;
 }
@@ -141,7 +165,7 @@ static uint64_t node_mono_us(void *ctx)
 {
     struct lab_node *n = ctx;
 
-    return lab_now_us() + n->lab->skew_us[n->id];
+    return n->lab->now_us + n->lab->skew_us[n->id];
 }
 
 static uint64_t node_wall_ms(void *ctx)
@@ -164,7 +188,7 @@ static void host_send(void *ctx, struct kl_group *group, uint64_t to, enum kl_la
     p->from = n->id;
     p->to = (unsigned)to;
     p->lane = lane;
-    p->due_us = lab_now_us() + n->lab->delay_ms * 1000ull;
+    p->due_us = n->lab->now_us + n->lab->delay_ms * 1000ull;
     p->message = KL_BUF(KL_PEER_MESSAGE_MAX);
     CHECK_OK(kl_buf_put(&p->message, message.ptr, message.len));
     *n->lab->packets_tail = p;
@@ -261,7 +285,7 @@ static void no_close(struct raft_uv_transport *t, raft_uv_transport_close_cb cb)
 static void packets_deliver(struct lab *lab)
 {
     struct packet *list = lab->packets;
-    uint64_t now = lab_now_us();
+    uint64_t now = lab_now_us(lab);
 
     lab->packets = NULL;
     lab->packets_tail = &lab->packets;
@@ -278,7 +302,6 @@ static void packets_deliver(struct lab *lab)
         }
         if (!lab->cut[p->from][p->to] && to->group != NULL && !to->closed &&
             (lab->filter == NULL || lab->filter(lab, p->from, p->to, p->lane, &p->message))) {
-            uv_update_time(&lab->loop);
             kl_group_receive(to->group, p->from, kl_buf_bytes(&p->message));
         }
         kl_buf_wipe(&p->message);
@@ -316,6 +339,7 @@ static void on_prepare(uv_prepare_t *prepare)
     struct lab *lab = prepare->data;
 
     lab->woken = false;
+    time_passes(lab);
     posts_run(lab);
     packets_deliver(lab);
     for (unsigned i = 1; i <= LAB_NODES; i++) {
@@ -339,6 +363,8 @@ struct lab *lab_new(void)
     assert_non_null(lab);
     lab->posts_tail = &lab->posts;
     lab->packets_tail = &lab->packets;
+    lab->now_us = 1000000000;
+    lab->real_us = kl_real_clock.mono_us(kl_real_clock.ctx);
     CHECK_EQ(uv_loop_init(&lab->loop), 0);
     CHECK_EQ(uv_prepare_init(&lab->loop, &lab->prepare), 0);
     CHECK_EQ(uv_idle_init(&lab->loop, &lab->idle), 0);
@@ -359,19 +385,19 @@ struct lab *lab_new(void)
 
 void lab_run_ms(struct lab *lab, unsigned ms)
 {
-    uint64_t end = lab_now_us() + ms * 1000ull;
+    uint64_t end = lab_now_us(lab) + ms * 1000ull;
 
     do {
         (void)uv_run(&lab->loop, UV_RUN_ONCE);
-    } while (lab_now_us() < end);
+    } while (lab_now_us(lab) < end);
 }
 
 bool lab_run_until(struct lab *lab, lab_condition condition, void *arg, unsigned ms)
 {
-    uint64_t end = lab_now_us() + ms * 1000ull;
+    uint64_t end = lab_now_us(lab) + ms * 1000ull;
 
     while (!condition(lab, arg)) {
-        if (lab_now_us() >= end) {
+        if (lab_now_us(lab) >= end) {
             return false;
         }
         (void)uv_run(&lab->loop, UV_RUN_ONCE);
@@ -421,6 +447,7 @@ static void raft_io_open(struct lab_node *n)
     CHECK_EQ(raft_uv_init(&n->io, &n->lab->loop, path, &n->transport), 0);
     raft_uv_set_tracer(&n->io, NULL);
     raft_uv_set_disk_retry(&n->io, 300);
+    n->io.time = io_time;
 }
 
 enum kl_status lab_node_start(struct lab *lab, unsigned id, unsigned voters)
@@ -434,7 +461,7 @@ enum kl_status lab_node_start(struct lab *lab, unsigned id, unsigned voters)
         .node_id = id,
         .dir = n->dir,
         .election_timeout_ms = LAB_ELECTION_MS,
-        .tick_ms = LAB_TICK_MS,
+        .tick_ms = n->tick_ms != 0 ? n->tick_ms : LAB_TICK_MS,
         .log_keep_bytes = n->keep_bytes,
         .seed = (unsigned)test_seed() + id,
         .store_open = store_open,
@@ -460,7 +487,6 @@ enum kl_status lab_node_start(struct lab *lab, unsigned id, unsigned voters)
     };
     n->closed = false;
     raft_io_open(n);
-    uv_update_time(&lab->loop);
     st = kl_group_open(&n->host, &o, &n->io, &n->group, err, sizeof err);
     if (st != KL_OK) {
         print_error("node %u: %s\n", id, err);
@@ -468,7 +494,7 @@ enum kl_status lab_node_start(struct lab *lab, unsigned id, unsigned voters)
     }
     n->group->wio.covers &= ~n->covers_off;
     if ((n->covers_off & KL_COVER_TICK) != 0) {
-        raft_set_heartbeat_timeout(&n->group->raft, LAB_TICK_MS);
+        raft_set_heartbeat_timeout(&n->group->raft, o.tick_ms);
     }
     if (voters != 0) {
         st = kl_group_bootstrap(n->group, members, voters);
@@ -552,6 +578,19 @@ unsigned lab_leader(struct lab *lab)
     return found;
 }
 
+void lab_leave_behind(struct lab *lab, unsigned node, unsigned *n)
+{
+    for (;;) {
+        const struct kl_group *leader = lab->nodes[lab_leader(lab)].group;
+
+        if (kl_stream_sending_to(leader, node) ||
+            leader->raft.trail.offset > raft_last_index(&lab->nodes[node].group->raft)) {
+            return;
+        }
+        lab_fill(lab, (*n)++, 1, 10);
+    }
+}
+
 static bool converged(struct lab *lab, void *arg)
 {
     uint64_t applied = 0;
@@ -613,7 +652,7 @@ static void called(struct kl_proposal *p, enum kl_status status, uint64_t index,
     c->times++;
     c->status = status;
     c->index = index;
-    c->done_us = lab_now_us();
+    c->done_us = lab_now_us(c->lab);
     if (status == KL_OK) {
         Kluis__Log__CommandResult *r =
             kluis__log__command_result__unpack(&kl_pb_allocator, result.len, result.ptr);

@@ -3,6 +3,8 @@
  * directories of the test, messages passed in memory over links that can be cut and delayed.
  *
  * Nodes are numbered from 1. Everything runs inside of lab_run*(): between its calls nothing moves.
+ * Time is the lab's: it follows the real one but never jumps, so that a busy machine that stops this
+ * process for a while does not depose a leader.
  */
 #ifndef KL_TEST_LAB_H
 #define KL_TEST_LAB_H
@@ -24,9 +26,11 @@ struct lab_node {
     struct raft_uv_transport transport;
     struct kl_group *group; /* NULL = down */
     bool closed;
-    bool full;           /* its store refuses writes */
-    size_t keep_bytes;   /* log kept; 0 = default */
-    unsigned covers_off; /* taken away at the start */
+    bool full;               /* its store refuses writes */
+    _Atomic bool hold_flush; /* flushes of its live store do not end */
+    unsigned tick_ms;        /* 0 = LAB_TICK_MS */
+    size_t keep_bytes;       /* log kept; 0 = default */
+    unsigned covers_off;     /* taken away at the start */
     unsigned fatals;
     char why[2048];
     unsigned sent[RAFT_TIMEOUT_NOW + 1];
@@ -43,6 +47,7 @@ struct lab {
     bool cut[LAB_NODES + 1][LAB_NODES + 1];
     unsigned delay_ms;
     bool woken;
+    uint64_t now_us, real_us;
     unsigned frozen;                 /* this node takes no turns */
     uint64_t skew_us[LAB_NODES + 1]; /* added to the monotonic clock of a node */
     struct kl_clock clocks[LAB_NODES + 1];
@@ -70,9 +75,12 @@ typedef bool (*lab_condition)(struct lab *lab, void *arg);
 bool lab_run_until(struct lab *lab, lab_condition condition, void *arg, unsigned ms);
 /* The node that leads and serves, waited for; fails the test when there is none. */
 unsigned lab_leader(struct lab *lab);
+/* The log of the leader has gone beyond what the node has: it can only be streamed to. Writes small
+ * vaults from number *n on until it is so, or a stream is already being offered. */
+void lab_leave_behind(struct lab *lab, unsigned node, unsigned *n);
 /* All running nodes have applied the same, waited for. */
 void lab_converge(struct lab *lab);
-uint64_t lab_now_us(void);
+uint64_t lab_now_us(const struct lab *lab);
 
 /* ---- commands ---- */
 

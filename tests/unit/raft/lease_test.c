@@ -152,10 +152,10 @@ TEST(lease, restarted_voter)
     lab_cut(lab, w.old, voter, true);
     lab_node_stop(lab, voter);
     CHECK_OK(lab_node_start(lab, voter, 3));
-    restarted = lab_now_us();
+    restarted = lab_now_us(lab);
     CHECK(lab_run_until(lab, deposed, &w, 10000));
     CHECK_EQ(w.violations, 0);
-    CHECK(lab_now_us() - restarted >= LAB_ELECTION_MS * 1000);
+    CHECK(lab_now_us(lab) - restarted >= LAB_ELECTION_MS * 1000);
     lab_free(lab);
 }
 
@@ -181,7 +181,7 @@ TEST(lease, restarted_node_ignores_votes)
         lab_node_stop(lab, i);
     }
     CHECK_OK(lab_node_start(lab, 1, 3));
-    restarted = lab_now_us();
+    restarted = lab_now_us(lab);
     m.request_vote = (struct raft_request_vote){.version = 2,
                                                 .term = 1000,
                                                 .candidate_id = 2,
@@ -192,9 +192,9 @@ TEST(lease, restarted_node_ignores_votes)
     while (!heard_of_term(lab, NULL)) {
         kl_group_receive(lab->nodes[1].group, 2, kl_buf_bytes(&b));
         lab_run_ms(lab, 1);
-        CHECK(lab_now_us() - restarted < 10000000);
+        CHECK(lab_now_us(lab) - restarted < 10000000);
     }
-    CHECK(lab_now_us() - restarted >= LAB_ELECTION_MS * 1000);
+    CHECK(lab_now_us(lab) - restarted >= LAB_ELECTION_MS * 1000);
     kl_buf_wipe(&b);
     lab_free(lab);
 }
@@ -262,12 +262,12 @@ TEST(lease, transfer)
     lab_init_group(lab);
     for (unsigned round = 0; round < 6; round++) {
         unsigned to;
-        uint64_t before = lab_now_us();
+        uint64_t before = lab_now_us(lab);
 
         leader = lab_leader(lab);
         to = leader % 3 + 1;
         CHECK_OK(lab_transfer(lab, leader, round % 2 == 0 ? to : 0));
-        CHECK(lab_now_us() - before < 1000000);
+        CHECK(lab_now_us(lab) - before < 1000000);
         CHECK_NE(lab_leader(lab), leader);
         if (round % 2 == 0) {
             CHECK_EQ(lab_leader(lab), to);
