@@ -111,16 +111,9 @@ TEST(vault_create, chosen)
 TEST(vault_create, bad_fields)
 {
     struct fix *f = fix_new(1);
-    const char *const names[] = {"",
-                                 "ab",
-                                 "abcdefghijklmnopqrstuvwxy",
-                                 "1abc",
-                                 "abc-",
-                                 "a--bc",
-                                 "a/b",
-                                 "a.b",
-                                 "\xc3\xa9"
-                                 "abc"};
+    const char *const names[] = {"",     "ab",   "abcdefghijklmnopqrstuvwxy",
+                                 "1abc", "abc-", "a--bc",
+                                 "a/b",  "a.b",  "\xc3\xa9xyz"};
     Kluis__V1__VaultCreateRequest ok = KLUIS__V1__VAULT_CREATE_REQUEST__INIT;
     Kluis__V1__VaultCreateRequest req;
     uint64_t before = fake_store_index(f->stores[0]);
