@@ -380,8 +380,11 @@ static void stuck_check(struct kl_group *g, uint64_t now)
     struct raft *r = &g->raft;
     bool waits = raft_last_index(r) > r->last_stored && !r->snapshot.installing &&
                  g->wio.io->capacity >= KL_LOG_CAPACITY_MIN_KB;
+    /* A process that was stopped has not waited: the answer may lie in the loop's next turn. */
+    bool away = now - g->stuck_seen_us > (uint64_t)KL_STUCK_MS * 1000 / 4;
 
-    if (!waits || r->last_stored != g->stuck_stored || g->stuck_since_us == 0 ||
+    g->stuck_seen_us = now;
+    if (!waits || away || r->last_stored != g->stuck_stored || g->stuck_since_us == 0 ||
         !kl_group_covers(g, KL_COVER_STUCK)) {
         g->stuck_stored = r->last_stored;
         g->stuck_since_us = now;

@@ -130,7 +130,7 @@ struct kl_group {
     struct {
         uint64_t term, node, sent_us;
     } heard;
-    uint64_t stuck_stored, stuck_since_us;
+    uint64_t stuck_stored, stuck_since_us, stuck_seen_us;
     bool stuck_handed_over;
 
     /* Steering. */
