@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define HISTOGRAM_SUB 64
+#define HISTOGRAM_SUB     64
 #define HISTOGRAM_BUCKETS (40 * HISTOGRAM_SUB)
 
 struct histogram {

@@ -18,7 +18,8 @@
 #include <thread>
 #include <vector>
 
-namespace {
+namespace
+{
 
 using etcdserverpb::KV;
 using Clock = std::chrono::steady_clock;
@@ -94,10 +95,10 @@ void run(Work &w, unsigned outstanding)
         if (!good) {
             w.errors++;
         } else if (now >= w.measure_from && now < w.until) {
-            histogram_add(w.histogram,
-                          static_cast<uint64_t>(
-                              std::chrono::duration_cast<std::chrono::microseconds>(now - call->started)
-                                  .count()));
+            histogram_add(w.histogram, static_cast<uint64_t>(
+                                           std::chrono::duration_cast<std::chrono::microseconds>(
+                                               now - call->started)
+                                               .count()));
         }
         if (now < w.until) {
             start(w, queue);
@@ -140,8 +141,7 @@ int main(int argc, char **argv)
         grpc::ChannelArguments arguments;
 
         arguments.SetInt("bench.channel", static_cast<int>(i)); // no sharing of subchannels
-        works[i].stub =
-            KV::NewStub(grpc::CreateCustomChannel(argv[1], credentials, arguments));
+        works[i].stub = KV::NewStub(grpc::CreateCustomChannel(argv[1], credentials, arguments));
         works[i].set = std::string(argv[5]) == "set";
         works[i].keys = static_cast<unsigned>(std::strtoul(argv[8], nullptr, 10));
         works[i].value = std::string(std::strtoul(argv[9], nullptr, 10), 'v');

@@ -128,8 +128,8 @@ static enum kluis_status open_client(char *endpoints, const char *ca, const char
     }
     (void)fclose(f);
     token[strcspn(token, "\n")] = 0;
-    for (char *p = strtok_r(endpoints, ",", &rest); p != NULL && options.endpoints_n < ENDPOINTS_MAX;
-         p = strtok_r(NULL, ",", &rest)) {
+    for (char *p = strtok_r(endpoints, ",", &rest);
+         p != NULL && options.endpoints_n < ENDPOINTS_MAX; p = strtok_r(NULL, ",", &rest)) {
         list[options.endpoints_n++] = p;
     }
     options.token = token;
@@ -178,8 +178,9 @@ int main(int argc, char **argv)
     int code;
 
     if (argc != 10) {
-        (void)fprintf(stderr, "load_kluis ENDPOINTS CA TOKEN_FILE VAULT set|get CLIENTS SECONDS KEYS "
-                              "VALUE_BYTES\n");
+        (void)fprintf(stderr,
+                      "load_kluis ENDPOINTS CA TOKEN_FILE VAULT set|get CLIENTS SECONDS KEYS "
+                      "VALUE_BYTES\n");
         return 2;
     }
     l.vault = argv[4];
