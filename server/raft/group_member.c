@@ -164,7 +164,7 @@ static void transfer_start(struct kl_group *g, struct kl_steer *s)
 }
 
 /*
- * N14: raft sends TimeoutNow as soon as everything is sent, and a node that is still storing entries
+ * N16: raft sends TimeoutNow as soon as everything is sent, and a node that is still storing entries
  * ignores it: an election timeout is lost, and then the leadership. So nothing is proposed until the
  * successor has stored all, and when it takes too long for that nothing has happened.
  */
@@ -312,8 +312,38 @@ static void change_submit(struct kl_group *g, struct kl_steer *s)
     steer_finish(g, change_error(rv));
 }
 
+static unsigned voters(const struct kl_group *g)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < g->raft.configuration.n; i++) {
+        n += g->raft.configuration.servers[i].role == RAFT_VOTER;
+    }
+    return n;
+}
+
+/*
+ * N18: raft lets nobody stand for election who has no vote in the newest configuration he knows. If
+ * one of two voters leads, takes his own vote and crashes before the other knows, neither can ever
+ * lead. So the other leads first, and is asked then. The last voter stays.
+ */
+static enum kl_status change_of_self(struct kl_group *g, const struct kl_steer *s)
+{
+    const struct raft_server *self = member_of(g, g->raft.id);
+
+    if (s->node != g->raft.id || s->change == KL_MEMBER_ADD || s->change == KL_MEMBER_VOTER ||
+        self == NULL || self->role != RAFT_VOTER || voters(g) > 2) {
+        return KL_OK;
+    }
+    if (voters(g) == 1) {
+        return KL_INVALID_ARGUMENT;
+    }
+    return kl_group_hand_over(g) ? KL_NOT_LEADER : KL_UNAVAILABLE;
+}
+
 static void change_begin(struct kl_group *g, struct kl_steer *s)
 {
+    enum kl_status st;
     int rv;
 
     if (s->node == 0 || s->node > KL_NODE_ID_MAX ||
@@ -323,6 +353,11 @@ static void change_begin(struct kl_group *g, struct kl_steer *s)
     }
     if (s->change == KL_MEMBER_ADD && g->raft.configuration.n >= KL_NODES_MAX) {
         steer_finish(g, KL_EXHAUSTED);
+        return;
+    }
+    st = change_of_self(g, s);
+    if (st != KL_OK) {
+        steer_finish(g, st);
         return;
     }
     memset(&g->barrier, 0, sizeof g->barrier);
