@@ -321,8 +321,12 @@ static int with_config(const struct arguments *a, const char *path)
     if (kl_config_load(path, config, err, sizeof err) != KL_OK) {
         code = fail(KL_EXIT_CONFIG, err);
     } else if (a->check) {
-        (void)printf("%s: ok\n", path);
-        code = KL_EXIT_OK;
+        if (kl_node_check(config, err, sizeof err) != KL_OK) {
+            code = fail(KL_EXIT_CONFIG, err);
+        } else {
+            (void)printf("%s: ok\n", path);
+            code = KL_EXIT_OK;
+        }
     } else if (a->init || a->join) {
         code = initialise(config, a->init);
     } else {
@@ -354,6 +358,12 @@ static int run_dev(struct arguments *a)
     return with_config(a, path);
 }
 
+static int modes(const struct arguments *a)
+{
+    return a->init + a->join + a->check + a->dev + (a->make_ca != NULL) + (a->issue != NULL) +
+           (a->make_seal != NULL) + (a->make_token != NULL);
+}
+
 int main(int argc, char **argv)
 {
     struct arguments a = {.config = NULL};
@@ -370,6 +380,16 @@ int main(int argc, char **argv)
         (void)fprintf(stderr, "kluisd: unexpected argument '%s'\nTry 'kluisd --help'.\n",
                       argv[optind]);
         return KL_EXIT_USAGE;
+    }
+    if (modes(&a) > 1) {
+        return fail(KL_EXIT_USAGE,
+                    "only one of --init, --join, --check, --dev, --make-ca, --issue, "
+                    "--make-seal and --make-token can be done at a time\n"
+                    "Try 'kluisd --help'.");
+    }
+    if (a.dev && a.config != NULL) {
+        return fail(KL_EXIT_USAGE, "--dev writes its own configuration: only one of --dev and "
+                                   "--config can be given");
     }
     if (a.make_ca != NULL || a.issue != NULL || a.make_seal != NULL || a.make_token != NULL) {
         return make_files(&a);

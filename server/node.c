@@ -310,6 +310,46 @@ static enum kl_exit exit_of_datadir(enum kl_status st)
     return st == KL_CORRUPT ? KL_EXIT_CORRUPT : KL_EXIT_DATA_DIR;
 }
 
+/* The files that the configuration names. */
+static enum kl_status open_credentials(struct kl_node *node, char *err, size_t err_len)
+{
+    const struct kl_config *c = &node->config;
+    uint8_t key[KL_KEY_LEN]; /* needed later, checked now */
+    enum kl_status st = open_tls(node, err, err_len);
+
+    if (st == KL_OK) {
+        st = kl_seal_file_open(c->seal_file, &node->seal, err, err_len);
+    }
+    if (st == KL_OK && c->geography_key_file[0] != 0) {
+        st = kl_key_file_read(c->geography_key_file, key, err, err_len);
+        kl_wipe(key, sizeof key);
+    }
+    return st;
+}
+
+static void close_credentials(struct kl_node *node)
+{
+    kl_tls_free(node->client_tls);
+    kl_tls_free(node->peer_tls);
+    kl_seal_free(node->seal);
+}
+
+enum kl_status kl_node_check(const struct kl_config *config, char *err, size_t err_len)
+{
+    struct kl_node *node = kl_calloc(1, sizeof *node);
+    enum kl_status st;
+
+    if (node == NULL) {
+        (void)snprintf(err, err_len, "out of memory");
+        return KL_NO_MEMORY;
+    }
+    node->config = *config;
+    st = open_credentials(node, err, err_len);
+    close_credentials(node);
+    kl_free(node);
+    return st;
+}
+
 /* Everything up to the first socket: files of the configuration and the data directory. */
 static enum kl_status open_files(struct kl_node *node, enum kl_exit *exit_code, char *err,
                                  size_t err_len)
@@ -318,17 +358,7 @@ static enum kl_status open_files(struct kl_node *node, enum kl_exit *exit_code, 
     enum kl_status st;
 
     *exit_code = KL_EXIT_CONFIG;
-    st = open_tls(node, err, err_len);
-    if (st != KL_OK) {
-        return st;
-    }
-    st = kl_seal_file_open(c->seal_file, &node->seal, err, err_len);
-    if (st == KL_OK && c->geography_key_file[0] != 0) {
-        uint8_t key[KL_KEY_LEN]; /* needed later, checked now */
-
-        st = kl_key_file_read(c->geography_key_file, key, err, err_len);
-        kl_wipe(key, sizeof key);
-    }
+    st = open_credentials(node, err, err_len);
     if (st != KL_OK) {
         return st;
     }
@@ -580,9 +610,7 @@ void kl_node_stop(struct kl_node *node)
     kl_net_free(node->net);
     kl_pool_free(node->pool);
     kl_audit_free(node->audit);
-    kl_tls_free(node->client_tls);
-    kl_tls_free(node->peer_tls);
-    kl_seal_free(node->seal);
+    close_credentials(node);
     kl_datadir_close(&node->data);
     (void)pthread_mutex_destroy(&node->peers_lock);
     kl_free(node);

@@ -17,6 +17,8 @@ KL_MUST_USE enum kl_status kl_node_start(const struct kl_config *config, struct 
                                          enum kl_exit *exit_code, char *err, size_t err_len);
 
 /* Ports really listened on (the configuration may say 0). */
+/* Can the files that the configuration names be used? err gets a line for people. */
+KL_MUST_USE enum kl_status kl_node_check(const struct kl_config *config, char *err, size_t err_len);
 uint16_t kl_node_client_port(const struct kl_node *node);
 
 /* Takes over what may change while running: certificates, principals, log level. On failure all

@@ -45,27 +45,6 @@ static bool parse(int argc, char **argv, struct plan *p)
     return p->nodes <= CLUSTER_NODES_MAX && p->clients <= 32;
 }
 
-/* Resident memory of a node in KiB. */
-static unsigned long rss_kib(struct cluster *c, unsigned node)
-{
-    char path[64];
-    char line[256];
-    unsigned long kib = 0;
-    FILE *f;
-
-    (void)snprintf(path, sizeof path, "/proc/%d/status", (int)cluster_pid(c, node));
-    f = fopen(path, "r");
-    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
-        if (strncmp(line, "VmRSS:", 6) == 0) {
-            kib = strtoul(line + 6, NULL, 10);
-        }
-    }
-    if (f != NULL) {
-        (void)fclose(f);
-    }
-    return kib;
-}
-
 /* One blow against one node, and its recovery. false: the node did not do as it must. */
 static bool strike(struct cluster *c, unsigned node, uint64_t *random)
 {
@@ -126,7 +105,7 @@ static bool settle(struct cluster *c, struct kluis_client *client, const struct 
         good = good && agree;
     }
     for (unsigned i = 0; i < p->nodes; i++) {
-        printf("n%u resident memory: %lu KiB\n", i + 1, rss_kib(c, i));
+        printf("n%u resident memory: %lu KiB\n", i + 1, cluster_rss_kib(c, i));
     }
     return good;
 }

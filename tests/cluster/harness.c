@@ -461,6 +461,26 @@ bool cluster_running(struct cluster *c, unsigned node)
     return true;
 }
 
+unsigned long cluster_rss_kib(const struct cluster *c, unsigned node)
+{
+    char path[64];
+    char line[256];
+    unsigned long kib = 0;
+    FILE *f;
+
+    (void)snprintf(path, sizeof path, "/proc/%d/status", (int)cluster_pid(c, node));
+    f = fopen(path, "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        if (strncmp(line, "VmRSS:", 6) == 0) {
+            kib = strtoul(line + 6, NULL, 10);
+        }
+    }
+    if (f != NULL) {
+        (void)fclose(f);
+    }
+    return kib;
+}
+
 void cluster_wipe(struct cluster *c, unsigned node)
 {
     struct node *n = &c->nodes[node];
