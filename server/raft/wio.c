@@ -331,6 +331,9 @@ static void put_done(struct raft_io_snapshot_put *sub, int status)
     if (w->dead && !w->closing) {
         return;
     }
+    if (w->closing) {
+        status = RAFT_CANCELED; /* raft forgets to free an installed snapshot when it closes */
+    }
     put_finish(w, status);
     if (!w->closing) {
         w->owner.after(w->owner.ctx);
@@ -369,12 +372,11 @@ static int wio_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_i
     w->put.snapshot = snapshot;
     w->put.req = req;
     w->put.cb = cb;
-    if (trailing != 0) {
-        /* Our own snapshot is a promise that the state is on disk up to here. */
-        w->owner.flush(w->owner.ctx);
-        return 0;
-    }
-    return put_start(w);
+    /* A snapshot is a promise that the state is on disk up to here. That also holds for one that a
+     * leader sends when the state was ahead of the log: the log goes, and a power failure must not
+     * take from the state what can no longer be replayed. */
+    w->owner.flush(w->owner.ctx);
+    return 0;
 }
 
 void kl_wio_flushed(struct kl_wio *w)
@@ -651,6 +653,9 @@ static void receive_vote(struct kl_wio *w, struct raft_message *m)
         return;
     }
     me->role = RAFT_VOTER; /* N13: only while raft looks at this */
+    if (kl_wio_leader_silent(w)) {
+        m->request_vote.disrupt_leader = true; /* only voters forget a leader by themselves */
+    }
     w->recv_cb(w->io, m);
     me->role = RAFT_STANDBY;
     if (!w->dead) {
@@ -702,6 +707,11 @@ void kl_wio_receive(struct kl_wio *w, struct raft_message *m)
         break;
     case RAFT_INSTALL_SNAPSHOT:
         receive_install(w, m);
+        break;
+    case RAFT_APPEND_ENTRIES_RESULT:
+        if (!kl_wio_stale_rejection(w, m)) {
+            deliver(w, m);
+        }
         break;
     case RAFT_REQUEST_VOTE_RESULT:
         /* Raft looks at fields of the wrong role when it is no candidate. */

@@ -36,7 +36,8 @@ enum kl_cover {
     KL_COVER_STANDBY = 1 << 13,   /* N13: a standby gives its vote too */
     KL_COVER_BLANK = 1 << 14,     /* N14: barriers carry zeros, not old memory */
     KL_COVER_CONF = 1 << 15,      /* N15: no snapshot between two committed configurations */
-    KL_COVER_ALL = (1 << 16) - 2
+    KL_COVER_REJECT = 1 << 17,    /* N17: no rejection of what is known to be there */
+    KL_COVER_ALL = (1 << 18) - 2
 };
 
 /* What to do with an InstallSnapshot that a peer sent. */
@@ -136,6 +137,10 @@ bool kl_wio_solo(const struct kl_wio *w);
 bool kl_wio_solo_due(const struct kl_wio *w);
 /* This node in raft's configuration, if it is a standby there. */
 struct raft_server *kl_wio_standby(const struct kl_wio *w);
+/* Has no leader been heard for an election timeout? */
+bool kl_wio_leader_silent(const struct kl_wio *w);
+/* A rejection that was overtaken. */
+bool kl_wio_stale_rejection(struct kl_wio *w, const struct raft_message *m);
 /* Does an AppendEntries contradict what is committed here? Raft would free its entries twice. */
 bool kl_wio_contradicts(const struct kl_wio *w, const struct raft_append_entries *a);
 /* Takes out what is already in the compacted part of the log. */

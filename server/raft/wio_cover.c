@@ -1,6 +1,6 @@
 /*
- * Covers that stand on their own: who votes in very small clusters (N11, N13), and entries that come
- * a second time (N12).
+ * Covers that stand on their own: who votes in very small clusters (N11, N13), and what comes
+ * a second time or late (N12, N17).
  *
  * N11: the only voter of a configuration elects itself without a new term and without a vote. After
  * a restart it leads the old term once more, and what it sent before the crash but had not stored
@@ -106,7 +106,31 @@ struct raft_server *kl_wio_standby(const struct kl_wio *w)
     return NULL;
 }
 
-/* ---- entries that come again ---- */
+bool kl_wio_leader_silent(const struct kl_wio *w)
+{
+    return w->io->time(w->io) - w->raft->election_timer_start >= w->raft->election_timeout;
+}
+
+/* ---- what comes again or late ---- */
+
+/*
+ * N17: a rejection that was overtaken by the acceptance of the same entries sets the next index of a
+ * probed follower to one that it has; then raft counts what is in flight below zero, and never sends
+ * that follower an entry again.
+ */
+bool kl_wio_stale_rejection(struct kl_wio *w, const struct raft_message *m)
+{
+    const struct raft_append_entries_result *a = &m->append_entries_result;
+    raft_index match = 0;
+
+    if ((w->covers & KL_COVER_REJECT) == 0 || a->rejected == 0 || w->raft->state != RAFT_LEADER ||
+        a->term != w->raft->current_term || raft_match_index(w->raft, m->server_id, &match) != 0 ||
+        a->rejected > match) {
+        return false;
+    }
+    w->n_stale++;
+    return true;
+}
 
 static raft_term trail_term(const struct raft *r, raft_index index)
 {
