@@ -14,6 +14,10 @@
  *   BROKEN  a write failed and the instance is still the old one, because readers hold it (or, with
  *           db NULL, because even the ballast's room was taken): reads are answered, writes try again
  *
+ * A mark. LevelDB takes a damaged end of its manifest for a crash and opens what there was before,
+ * perhaps nothing. So each flush first writes a number under a hidden key, and when it is durable the
+ * number goes into the file MARK: a store whose key is behind the file has lost what was flushed.
+ *
  * An instance cannot be closed under a reader. Calls and snapshots are counted as users; who wants to
  * reopen waits KL_STORE_DRAIN_MS at most for them to leave, and holds back new ones for that long.
  */
@@ -50,6 +54,7 @@ struct level {
     pthread_cond_t idle;  /* wanted was cleared */
     leveldb_t *db;        /* changes only while there are no users; NULL: see BROKEN */
     enum state state;
+    uint64_t mark; /* of the last flush */
     size_t users;
     bool wanted; /* a reopen is waiting or under way */
 };
@@ -91,7 +96,26 @@ static enum kl_status read_status_of(const struct level *l, char *err)
     return st;
 }
 
+/* Behind every key of a user; scans end before it. */
+static const uint8_t mark_key[] = {0xff, 0xff, 'm', 'a', 'r', 'k'};
+
+enum { HIDDEN_LEN = 2, MARK_LEN = 8 };
+
 /* ---- opening and reopening; the lock is held ---- */
+
+/* Is everything there that was flushed? */
+static enum kl_status check_mark(struct level *l)
+{
+    char *err = NULL;
+    size_t len = 0;
+    char *value = leveldb_get(l->db, l->get, (const char *)mark_key, sizeof mark_key, &len, &err);
+    uint64_t flushed = 0;
+    enum kl_status st = err != NULL ? status_of(err) : kl_leveldb_mark_read(l->dir, &flushed);
+
+    l->mark = value != NULL && len == MARK_LEN ? kl_get_be64((const uint8_t *)value) : 0;
+    leveldb_free(value);
+    return st == KL_OK && flushed > l->mark ? KL_CORRUPT : st;
+}
 
 static enum kl_status open_db(struct level *l, char *err, size_t err_len)
 {
@@ -100,10 +124,13 @@ static enum kl_status open_db(struct level *l, char *err, size_t err_len)
 
     if (st == KL_OK) {
         l->db = leveldb_open(l->options, l->dir, &why);
-        if (why == NULL) {
-            return KL_OK;
-        }
-        st = kl_leveldb_status(why);
+        st = why == NULL ? check_mark(l) : kl_leveldb_status(why);
+    }
+    if (st == KL_OK) {
+        return KL_OK;
+    }
+    if (l->db != NULL) {
+        leveldb_close(l->db);
     }
     kl_leveldb_explain(st, l->dir, why, err, err_len);
     leveldb_free(why);
@@ -268,7 +295,9 @@ static void iterate(leveldb_iterator_t *it, struct kl_bytes to, kl_scan_fn fn, v
 
         key.ptr = (const uint8_t *)leveldb_iter_key(it, &key.len);
         value.ptr = (const uint8_t *)leveldb_iter_value(it, &value.len);
-        if ((to.len != 0 && kl_bytes_cmp(key, to) >= 0) || !fn(arg, key, value)) {
+        if ((to.len != 0 && kl_bytes_cmp(key, to) >= 0) ||
+            (key.len >= HIDDEN_LEN && memcmp(key.ptr, mark_key, HIDDEN_LEN) == 0) ||
+            !fn(arg, key, value)) {
             return;
         }
     }
@@ -445,14 +474,39 @@ static enum kl_status compact(struct level *l, struct kl_bytes from, struct kl_b
     return st;
 }
 
+/* Writes the number of the flush that is about to happen. */
+static enum kl_status put_mark(struct level *l, uint64_t *mark)
+{
+    struct kl_batch batch;
+    uint8_t value[MARK_LEN];
+    enum kl_status st;
+
+    (void)pthread_mutex_lock(&l->lock);
+    *mark = ++l->mark;
+    (void)pthread_mutex_unlock(&l->lock);
+    kl_put_be64(value, *mark);
+    kl_batch_init(&batch, 64);
+    kl_batch_put(&batch, kl_bytes_of(mark_key, sizeof mark_key), kl_bytes_of(value, sizeof value));
+    st = level_write(&l->kv, &batch, false);
+    kl_batch_done(&batch);
+    return st;
+}
+
 static enum kl_status level_flush(struct kl_kv *kv)
 {
     static const uint8_t last[] = {0xff, 0xff, 0xff, 0xff};
     struct level *l = level_of(kv);
     struct kl_bytes none = {last, sizeof last};
-    enum kl_status st = compact(l, none, none);
+    uint64_t mark = 0;
     bool durable;
+    enum kl_status st = put_mark(l, &mark);
 
+    if (st == KL_OK) {
+        st = compact(l, none, none);
+    }
+    if (st == KL_OK) {
+        (void)kl_leveldb_mark_write(l->dir, mark); /* without it the check is weaker, no more */
+    }
     (void)pthread_mutex_lock(&l->lock);
     durable = l->state == FULL; /* nothing was written since it was opened */
     (void)pthread_mutex_unlock(&l->lock);
@@ -556,6 +610,7 @@ enum kl_status kl_kv_leveldb_destroy(const char *dir)
     enum kl_status st = KL_OK;
 
     kl_leveldb_ballast_drop(dir);
+    kl_leveldb_mark_drop(dir);
     leveldb_destroy_db(options, dir, &err);
     leveldb_options_destroy(options);
     if (err != NULL) {

@@ -1,6 +1,7 @@
 #include "server/store/leveldb_files.h"
 
 #include "common/limits.h"
+#include "common/names.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -12,6 +13,8 @@
 #include <unistd.h>
 
 static const char ballast_name[] = "BALLAST";
+static const char mark_name[] = "MARK";
+static const char mark_new_name[] = "MARK.new";
 static const char first_manifest[] = "MANIFEST-000001";
 
 enum kl_status kl_leveldb_status(const char *err)
@@ -82,9 +85,9 @@ enum kl_status kl_leveldb_check_dir(const char *dir)
     return data && !current ? KL_CORRUPT : KL_OK;
 }
 
-static bool ballast_path(const char *dir, char path[PATH_MAX])
+static bool path_of(const char *dir, const char *name, char path[PATH_MAX])
 {
-    int n = snprintf(path, PATH_MAX, "%s/%s", dir, ballast_name);
+    int n = snprintf(path, PATH_MAX, "%s/%s", dir, name);
 
     return n > 0 && n < PATH_MAX;
 }
@@ -103,7 +106,7 @@ bool kl_leveldb_ballast_make(const char *dir)
     bool made;
     int fd;
 
-    if (!ballast_path(dir, path)) {
+    if (!path_of(dir, ballast_name, path)) {
         return false;
     }
     if (stat(path, &st) == 0 && st.st_size == KL_STORE_BALLAST &&
@@ -129,7 +132,86 @@ void kl_leveldb_ballast_drop(const char *dir)
 {
     char path[PATH_MAX];
 
-    if (ballast_path(dir, path)) {
+    if (path_of(dir, ballast_name, path)) {
+        (void)unlink(path);
+    }
+}
+
+/* ---- the mark: 16 hex digits ---- */
+
+enum { MARK_LEN = 16 };
+
+enum kl_status kl_leveldb_mark_read(const char *dir, uint64_t *mark)
+{
+    char path[PATH_MAX];
+    char text[MARK_LEN + 1] = {0};
+    uint8_t bytes[MARK_LEN / 2];
+    ssize_t n;
+    int fd;
+
+    if (!path_of(dir, mark_name, path)) {
+        return KL_IO;
+    }
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        *mark = 0;
+        return errno == ENOENT ? KL_OK : KL_IO;
+    }
+    n = read(fd, text, MARK_LEN);
+    (void)close(fd);
+    if (n != MARK_LEN || kl_hex_decode(text, bytes, sizeof bytes) != KL_OK) {
+        return KL_CORRUPT;
+    }
+    *mark = kl_get_be64(bytes);
+    return KL_OK;
+}
+
+static bool sync_dir(const char *dir)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool synced = fd >= 0 && fsync(fd) == 0;
+
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return synced;
+}
+
+bool kl_leveldb_mark_write(const char *dir, uint64_t mark)
+{
+    char path[PATH_MAX];
+    char fresh[PATH_MAX];
+    char text[MARK_LEN + 1];
+    uint8_t bytes[MARK_LEN / 2];
+    bool written;
+    int fd;
+
+    if (!path_of(dir, mark_name, path) || !path_of(dir, mark_new_name, fresh)) {
+        return false;
+    }
+    kl_put_be64(bytes, mark);
+    kl_hex_encode(bytes, sizeof bytes, text);
+    fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        return false;
+    }
+    written = write(fd, text, MARK_LEN) == MARK_LEN && fsync(fd) == 0;
+    (void)close(fd);
+    if (!written || rename(fresh, path) != 0) {
+        (void)unlink(fresh);
+        return false;
+    }
+    return sync_dir(dir);
+}
+
+void kl_leveldb_mark_drop(const char *dir)
+{
+    char path[PATH_MAX];
+
+    if (path_of(dir, mark_name, path)) {
+        (void)unlink(path);
+    }
+    if (path_of(dir, mark_new_name, path)) {
         (void)unlink(path);
     }
 }

@@ -19,6 +19,12 @@ KL_MUST_USE enum kl_status kl_leveldb_check_dir(const char *dir);
 bool kl_leveldb_ballast_make(const char *dir);
 void kl_leveldb_ballast_drop(const char *dir);
 
+/* The mark of the last flush that is known to be durable; 0 when there was none. */
+KL_MUST_USE enum kl_status kl_leveldb_mark_read(const char *dir, uint64_t *mark);
+/* Notes one, durably and all or nothing. false: it could not, the old one stands. */
+bool kl_leveldb_mark_write(const char *dir, uint64_t mark);
+void kl_leveldb_mark_drop(const char *dir);
+
 /* Removes an emptied directory; KL_OK when there is none, KL_IO when something is left in it. */
 KL_MUST_USE enum kl_status kl_leveldb_remove_dir(const char *dir);
 
