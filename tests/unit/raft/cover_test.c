@@ -527,8 +527,11 @@ static void stuck(bool on)
     (void)lab_vault(lab, 1, 1, 10);
     lab_run_ms(lab, 3 * LAB_TICK_MS);
     CHECK_EQ(lab->nodes[1].fatals, 0);
-    for (unsigned i = 0; i < 4; i++) { /* the leader tries to hand over first */
-        lab->skew_us[1] += (uint64_t)KL_STUCK_MS * 1000;
+    lab->skew_us[1] += (uint64_t)KL_STUCK_MS * 4000; /* being stopped is not waiting */
+    lab_run_ms(lab, 2 * LAB_TICK_MS);
+    CHECK_EQ(lab->nodes[1].fatals, 0);
+    for (unsigned i = 0; i < 32; i++) { /* the leader tries to hand over first */
+        lab->skew_us[1] += (uint64_t)KL_STUCK_MS * 1000 / 8;
         lab_run_ms(lab, 2 * LAB_TICK_MS);
     }
     _exit(lab->nodes[1].fatals == 1 && strstr(lab->nodes[1].why, "not stored") != NULL ? 0 : 1);
