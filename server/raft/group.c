@@ -633,6 +633,7 @@ void kl_group_close(struct kl_group *g, void (*closed)(void *arg), void *arg)
     kl_group_lease_drop(g);
     atomic_store(&g->leader, 0);
     kl_group_gate_shut(g);
+    atomic_store(&g->shut, true);
     kl_mailbox_close(&g->proposals);
     kl_group_write_lost(g);
     kl_group_write_fail(g, KL_UNAVAILABLE);

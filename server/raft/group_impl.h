@@ -103,6 +103,7 @@ struct kl_group {
     /* Writing. */
     struct kl_mailbox proposals;
     _Atomic size_t queued; /* in the mailbox or the queue */
+    _Atomic bool shut;     /* no more proposals */
     struct kl_proposal *queue, **queue_tail;
     size_t queue_bytes;
     struct kl_flight *flights, **flights_tail, *landed;

@@ -335,7 +335,7 @@ enum kl_status kl_group_propose(struct kl_group *g, struct kl_proposal *p)
     }
     if (!kl_mailbox_put(&g->proposals, &p->mail, &was_empty)) {
         atomic_fetch_sub(&g->queued, 1);
-        return g->proposals.closed ? KL_CLOSED : KL_EXHAUSTED;
+        return atomic_load(&g->shut) ? KL_CLOSED : KL_EXHAUSTED;
     }
     if (was_empty) {
         kl_group_wake(g);
