@@ -392,6 +392,16 @@ TEST(directory, in_use)
 
 enum { DISK_MB = 100 };
 
+static char mounted[PATH_MAX]; /* one at a time */
+
+/* Also after a failed test: before test_dir() removes the directory. */
+static void unmount_last(void)
+{
+    if (mounted[0] != 0) {
+        (void)umount2(mounted, MNT_DETACH);
+    }
+}
+
 /* A small file system of its own, or a loud skip. */
 static const char *small_disk(void)
 {
@@ -403,6 +413,12 @@ static const char *small_disk(void)
         print_message("SKIPPED: cannot mount a small tmpfs: %s (needs root)\n", strerror(errno));
         skip();
     }
+    if (mounted[0] == 0) {
+        (void)atexit(unmount_last);
+    } else {
+        unmount_last(); /* of a test that failed */
+    }
+    (void)snprintf(mounted, sizeof mounted, "%s", dir);
     return dir;
 }
 
