@@ -22,7 +22,8 @@ enum {
     POLL_MS = 20,
     READY_MS = 60000,
     RUN_MS = 30000,
-    TRY_MS = 2000
+    TRY_MS = 2000,
+    SHADOW_KIB = 1 << 30 /* address space that only sanitizers reserve */
 };
 
 struct node {
@@ -461,7 +462,8 @@ bool cluster_running(struct cluster *c, unsigned node)
     return true;
 }
 
-unsigned long cluster_rss_kib(const struct cluster *c, unsigned node)
+/* A figure of /proc/PID/status in KiB; 0 when there is none. */
+static unsigned long status_kib(const struct cluster *c, unsigned node, const char *key)
 {
     char path[64];
     char line[256];
@@ -471,14 +473,24 @@ unsigned long cluster_rss_kib(const struct cluster *c, unsigned node)
     (void)snprintf(path, sizeof path, "/proc/%d/status", (int)cluster_pid(c, node));
     f = fopen(path, "r");
     while (f != NULL && fgets(line, sizeof line, f) != NULL) {
-        if (strncmp(line, "VmRSS:", 6) == 0) {
-            kib = strtoul(line + 6, NULL, 10);
+        if (strncmp(line, key, strlen(key)) == 0) {
+            kib = strtoul(line + strlen(key), NULL, 10);
         }
     }
     if (f != NULL) {
         (void)fclose(f);
     }
     return kib;
+}
+
+unsigned long cluster_rss_kib(const struct cluster *c, unsigned node)
+{
+    return status_kib(c, node, "VmRSS:");
+}
+
+bool cluster_sanitized(const struct cluster *c, unsigned node)
+{
+    return status_kib(c, node, "VmSize:") > SHADOW_KIB;
 }
 
 void cluster_wipe(struct cluster *c, unsigned node)

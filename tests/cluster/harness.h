@@ -55,6 +55,8 @@ void cluster_kill(struct cluster *c, unsigned node);    /* SIGKILL and wait */
 bool cluster_running(struct cluster *c, unsigned node); /* false also when it ended by itself */
 pid_t cluster_pid(const struct cluster *c, unsigned node);
 unsigned long cluster_rss_kib(const struct cluster *c, unsigned node); /* resident memory */
+/* Built with a sanitizer: then memory says nothing. */
+bool cluster_sanitized(const struct cluster *c, unsigned node);
 /* Removes the data directory of a stopped node and makes an empty one that joins. */
 void cluster_wipe(struct cluster *c, unsigned node);
 /* Text in the node's log so far. */
