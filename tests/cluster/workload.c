@@ -227,6 +227,20 @@ void workload_reset_gap(struct workload *w)
     (void)pthread_mutex_unlock(&w->lock);
 }
 
+uint64_t workload_longest_gap_us(struct workload *w)
+{
+    uint64_t now = harness_now_us();
+    uint64_t gap;
+
+    (void)pthread_mutex_lock(&w->lock);
+    gap = w->r.longest_gap_us;
+    if (w->last_write_us != 0 && now > w->last_write_us + gap) {
+        gap = now - w->last_write_us; /* it is not over yet */
+    }
+    (void)pthread_mutex_unlock(&w->lock);
+    return gap;
+}
+
 uint64_t workload_acknowledged(struct workload *w)
 {
     uint64_t n;

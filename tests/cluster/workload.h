@@ -35,6 +35,8 @@ struct workload_result {
 struct workload *workload_start(const struct workload_options *options);
 /* Forgets the gap seen so far and begins to measure anew. */
 void workload_reset_gap(struct workload *w);
+/* Longest time without an acknowledged write since then, the present one included. */
+uint64_t workload_longest_gap_us(struct workload *w);
 /* Acknowledged writes so far. */
 uint64_t workload_acknowledged(struct workload *w);
 /* Ends the threads, checks the history, writes it to `dump` when that is not NULL and the history is
