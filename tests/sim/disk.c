@@ -190,7 +190,6 @@ static struct sim_disk_op *finish_head(struct sim_disk *d)
 static void call_back(struct sim_disk *d, struct sim_disk_op *op, int status)
 {
     status = op->fails ? RAFT_IOERR : status;
-    d->broken = d->broken || op->fails;
     if (op->type == OP_APPEND) {
         op->append_cb(op->append, status);
     } else if (op->type == OP_PUT || op->type == OP_INSTALL) {
@@ -597,7 +596,10 @@ void sim_disk_complete(struct sim_disk *d, uint64_t what, void *arg)
             execute(d, op, 0);
         }
     }
-    kick(d);
+    d->broken = d->broken || op->fails;
+    if (!d->broken) {
+        kick(d);
+    }
     copy = *op;
     op_free(op); /* first: the callback may crash the node */
     call_back(d, &copy, 0);

@@ -8,6 +8,7 @@
 #include "common/names.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -20,6 +21,32 @@ struct options {
     struct sim_options sim;
     bool trace; /* print the trace hash of each seed */
 };
+
+/* For the handler: a process that dies must still say which seed it died of. */
+static char dying_words[64];
+
+static void die(int signal)
+{
+    ssize_t n = write(STDOUT_FILENO, dying_words, strlen(dying_words));
+
+    (void)n;
+    (void)sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
+    (void)raise(signal);
+}
+
+static void note_seed(uint64_t seed)
+{
+    (void)snprintf(dying_words, sizeof dying_words, "seed %" PRIu64 " FAILED and died\n", seed);
+}
+
+static void catch_death(void)
+{
+    const struct sigaction action = {.sa_handler = die};
+
+    (void)sigaction(SIGABRT, &action, NULL);
+    (void)sigaction(SIGSEGV, &action, NULL);
+    (void)sigaction(SIGBUS, &action, NULL);
+}
 
 static int usage(void)
 {
@@ -57,6 +84,8 @@ static bool parse(int argc, char **argv, struct options *o)
             ok = parse_number(argc, argv, &i, &o->jobs) && o->jobs >= 1 && o->jobs <= JOBS_MAX;
         } else if (strcmp(argv[i], "--verbose") == 0) {
             o->sim.verbose++;
+        } else if (strcmp(argv[i], "--strict-clocks") == 0) {
+            o->sim.strict_clocks = true;
         } else if (strcmp(argv[i], "--trace") == 0) {
             o->trace = true;
         } else if (strcmp(argv[i], "--without") == 0) {
@@ -109,6 +138,7 @@ static int run_share(const struct options *o, uint64_t share)
     for (uint64_t i = share; i < o->seeds && failures < FAILURES_MAX; i += o->jobs) {
         struct sim_outcome out;
 
+        note_seed(o->from + i);
         sim_run_seed(o->from + i, &o->sim, &out);
         add_stats(&sum, &out.stats);
         ops += out.ops;
@@ -140,6 +170,7 @@ int main(int argc, char **argv)
     if (!parse(argc, argv, &o)) {
         return usage();
     }
+    catch_death();
     if (o.jobs == 1) {
         return run_share(&o, 0);
     }

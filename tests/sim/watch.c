@@ -380,8 +380,8 @@ static void watch_purge(struct sim_world *w, struct sim_replica *r, struct kl_by
                  purge_ms, index, time_ms);
         return;
     }
-    if (w->plan.clock_jumps) {
-        return; /* the stamps themselves may be wrong: faults.c says what is promised then */
+    if (w->plan.clock_jumps && !w->options.strict_clocks) {
+        return; /* the stamps themselves may be wrong */
     }
     true_ms = sim_true_wall_ms(w) - (sim_now(w) - born_us) / SIM_MS;
     if (true_ms + CLOCKS_MS < deleted_ms + (purge_ms - deleted_ms) ||
