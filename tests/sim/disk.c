@@ -187,7 +187,7 @@ static struct sim_disk_op *finish_head(struct sim_disk *d)
     return op;
 }
 
-static void call_back(struct sim_disk *d, struct sim_disk_op *op, int status)
+static void call_back(struct sim_disk_op *op, int status)
 {
     status = op->fails ? RAFT_IOERR : status;
     if (op->type == OP_APPEND) {
@@ -554,7 +554,7 @@ static void complete_close(struct sim_disk *d)
             execute(d, op, op->n);
         }
         op->fails = false;
-        call_back(d, op, broken ? RAFT_CANCELED : 0);
+        call_back(op, broken ? RAFT_CANCELED : 0);
         op_free(op);
     }
     d->tail = NULL;
@@ -602,7 +602,7 @@ void sim_disk_complete(struct sim_disk *d, uint64_t what, void *arg)
     }
     copy = *op;
     op_free(op); /* first: the callback may crash the node */
-    call_back(d, &copy, 0);
+    call_back(&copy, 0);
 }
 
 struct sim_entry *sim_disk_entry(const struct sim_disk *d, raft_index index)
