@@ -96,7 +96,7 @@ struct cutter {
     bool cutting;
     uint64_t id;
     unsigned offers;
-    unsigned installs;
+    uint64_t acked;
 };
 
 static bool watch_stream(struct lab *lab, unsigned from, unsigned to, enum kl_lane lane,
@@ -132,8 +132,8 @@ static bool watch_stream(struct lab *lab, unsigned from, unsigned to, enum kl_la
         }
         pass = !c->cutting;
         break;
-    case KLUIS__PEER__MESSAGE__BODY_INSTALL_SNAPSHOT:
-        c->installs++;
+    case KLUIS__PEER__MESSAGE__BODY_STREAM_ACK:
+        c->acked = m->stream_ack->seq;
         break;
     default:
         break;
@@ -158,6 +158,21 @@ TEST(stream, resumed)
     lab_free(lab);
 }
 
+/* All chunks before the cut are written, and everything behind it was lost. */
+static bool cut_and_written(struct lab *lab, void *arg)
+{
+    const struct cutter *c = arg;
+
+    (void)lab;
+    return c->cutting && c->acked == c->cut_at - 1;
+}
+
+static bool asked_again(struct lab *lab, void *arg)
+{
+    (void)lab;
+    return !((const struct cutter *)arg)->cutting;
+}
+
 /* A connection that breaks in the middle and comes back does not start from the beginning. */
 TEST(stream, disconnected)
 {
@@ -168,12 +183,10 @@ TEST(stream, disconnected)
     lab->filter = watch_stream;
     lab->filter_arg = &c;
     lab_isolate(lab, 3, false);
-    lab_run_ms(lab, 200);
-    CHECK(c.cutting);
+    CHECK(lab_run_until(lab, cut_and_written, &c, 10000));
     kl_group_peer(lab->nodes[3].group, leader, false);
     kl_group_peer(lab->nodes[3].group, leader, true); /* asks at once */
-    lab_run_ms(lab, 300);
-    CHECK(!c.cutting);
+    CHECK(lab_run_until(lab, asked_again, &c, KL_STREAM_RETRY_MS));
     CHECK_EQ(c.resumed_after, 7);
     rejoin(lab);
     CHECK_EQ(c.offers, 1);
@@ -225,6 +238,18 @@ TEST(stream, leader_goes_on)
     lab_free(lab);
 }
 
+static bool is_cut(struct lab *lab, void *arg)
+{
+    (void)lab;
+    return ((const struct cutter *)arg)->cutting;
+}
+
+static bool no_put(struct lab *lab, void *arg)
+{
+    (void)lab;
+    return !((const struct kl_group *)arg)->wio.put.busy;
+}
+
 /* While a stream is sent the leader takes no snapshot, so that the log after it stays. */
 TEST(stream, log_is_kept)
 {
@@ -237,10 +262,8 @@ TEST(stream, log_is_kept)
     lab->filter = watch_stream;
     lab->filter_arg = &c;
     lab_isolate(lab, 3, false);
-    while (!kl_stream_sending(g) || !c.cutting) {
-        lab_run_ms(lab, 1);
-    }
-    lab_run_ms(lab, 50); /* a put under way ends */
+    CHECK(lab_run_until(lab, is_cut, &c, 10000));
+    CHECK(lab_run_until(lab, no_put, g, 10000));
     taken = g->snapshots_taken;
     for (unsigned i = 0; i < 50 && kl_stream_sending(g); i++) {
         lab_fill(lab, 20000 + i * 8, 8, VAULT_BYTES);
