@@ -117,7 +117,7 @@ TEST(host_uv, no_directory)
 
 static void segment_damage(const char *dir)
 {
-    char cmd[600];
+    char cmd[1000];
 
     /* every file of the log that holds entries, in its middle */
     (void)snprintf(
