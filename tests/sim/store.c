@@ -449,7 +449,7 @@ void sim_store_init(struct sim_store *s, struct sim_world *w, struct sim_replica
     static const struct kl_kv_ops ops = {kv_get,     kv_scan,     kv_write,     kv_flush,
                                          kv_compact, kv_snap_new, kv_snap_free, kv_close};
 
-    *s = (struct sim_store){.kv = {&ops}, .w = w, .replica = r, .staged = staged};
+    *s = (struct sim_store){.kv = {.ops = &ops}, .w = w, .replica = r, .staged = staged};
 }
 
 static void drop_snaps(struct sim_store *s)

@@ -139,26 +139,3 @@ TEST(sim, without_cover_n12)
     CHECK(waitpid(pid, &status, 0) == pid);
     CHECK(!WIFEXITED(status) || WEXITSTATUS(status) == 1);
 }
-
-/* N14: what barriers carry depends on what memory held before, so runs of one seed differ. */
-TEST(sim, without_cover_n14)
-{
-    const struct sim_options options = {.covers_off = 1u << 14};
-    bool differ = false;
-
-    for (uint64_t seed = 1; seed <= 20 && !differ; seed++) {
-        struct sim_outcome first;
-        struct sim_outcome again;
-
-        sim_run_seed(seed, &options, &first);
-        sim_run_seed(seed, &options, &again);
-        differ = first.trace != again.trace;
-    }
-    CHECK(differ);
-}
-
-/* N13: a promotion that a crash interrupts leaves nobody to vote. */
-TEST(sim, without_cover_n13)
-{
-    CHECK(found(&(struct sim_options){.covers_off = 1u << 13}, "no recovery"));
-}
