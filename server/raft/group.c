@@ -68,6 +68,11 @@ static void led(struct kl_group *g)
 
     g->lead_term = r->current_term;
     g->lead_floor = raft_last_index(r);
+    if (g->lead_floor < atomic_load(&g->applied)) {
+        kl_group_fatal(g, "leading with a log below %s that ends at %llu, but the state holds %llu",
+                       g->options.dir, (unsigned long long)g->lead_floor,
+                       (unsigned long long)atomic_load(&g->applied));
+    }
     g->ready = false;
     g->timeout_now_sent = false;
     g->acks_n = 0;
@@ -574,6 +579,17 @@ out:
     return st;
 }
 
+/*
+ * Entries at or below what is applied are skipped. So a log that has lost its end must not grow again:
+ * what it takes in those places would be acknowledged and never done. Among several voters the state
+ * may be ahead for a moment, of what the others have stored, and the same entries come again; a lone
+ * voter applies only what it has stored, and nobody applies anything without a log.
+ */
+static bool log_is_short(const struct kl_group *g)
+{
+    return g->wio.loaded < atomic_load(&g->applied) && (g->wio.loaded_alone || g->wio.loaded == 0);
+}
+
 enum kl_status kl_group_start(struct kl_group *g, char *err, size_t err_len)
 {
     int rv;
@@ -589,6 +605,13 @@ enum kl_status kl_group_start(struct kl_group *g, char *err, size_t err_len)
         return rv == RAFT_CORRUPT || rv == RAFT_MALFORMED ? KL_CORRUPT
                : rv == RAFT_NOSPACE                       ? KL_NO_SPACE
                                                           : KL_IO;
+    }
+    if (log_is_short(g)) {
+        (void)snprintf(err, err_len,
+                       "the log below %s ends at %llu, but the state holds %llu: files are missing",
+                       g->options.dir, (unsigned long long)g->wio.loaded,
+                       (unsigned long long)atomic_load(&g->applied));
+        return KL_CORRUPT;
     }
     g->brand_new = g->wio.first_term <= 1 && g->wio.first_vote == 0;
     kl_stream_recv_abort(g); /* what was staged and not needed is not needed */

@@ -110,6 +110,7 @@ static int wio_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
     if (rv == 0) {
         w->first_term = *term;
         w->first_vote = *voted_for;
+        kl_wio_loaded(w, *snapshot, *start_index, *entries, *n_entries);
         rv = kl_wio_solo_load(w, *snapshot, *entries, *n_entries, term, voted_for);
         if (rv != 0) {
             kl_wio_fatal(w, "writing the Raft term failed: %s", raft_strerror(rv));

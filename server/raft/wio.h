@@ -107,7 +107,9 @@ struct kl_wio {
     raft_term disk_term;
     raft_term first_term; /* as loaded at the start */
     raft_id first_vote;
-    raft_term solo_term;                                    /* taken as the only voter */
+    raft_index loaded;   /* last index of log and snapshot at the start; 0 = there was nothing */
+    bool loaded_alone;   /* and its only voter was this node */
+    raft_term solo_term; /* taken as the only voter */
     uint64_t n_split, n_held, n_term_kept, n_solo, n_stale; /* how often a cover did something */
 };
 
@@ -128,6 +130,9 @@ int kl_wio_submit(struct kl_wio *w, struct raft_apply *req, const struct raft_bu
                   unsigned n);
 /* Makes raft give up leadership by showing it a higher term. */
 void kl_wio_step_down(struct kl_wio *w);
+/* Notes what the storage had. */
+void kl_wio_loaded(struct kl_wio *w, const struct raft_snapshot *snapshot, raft_index start,
+                   const struct raft_entry *entries, size_t n);
 /* wio_cover.c, used by wio.c. After loading: takes a new term if this node is going to be alone. */
 int kl_wio_solo_load(struct kl_wio *w, const struct raft_snapshot *snapshot,
                      const struct raft_entry *entries, size_t n, raft_term *term,

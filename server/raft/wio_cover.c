@@ -57,6 +57,13 @@ static bool starts_alone(const struct kl_wio *w, const struct raft_snapshot *sna
     return snapshot != NULL && alone(&snapshot->configuration, w->raft->id);
 }
 
+void kl_wio_loaded(struct kl_wio *w, const struct raft_snapshot *snapshot, raft_index start,
+                   const struct raft_entry *entries, size_t n)
+{
+    w->loaded = n != 0 ? start + n - 1 : snapshot != NULL ? snapshot->index : 0;
+    w->loaded_alone = starts_alone(w, snapshot, entries, n);
+}
+
 int kl_wio_solo_load(struct kl_wio *w, const struct raft_snapshot *snapshot,
                      const struct raft_entry *entries, size_t n, raft_term *term,
                      raft_id *voted_for)

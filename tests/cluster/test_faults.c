@@ -180,6 +180,48 @@ TEST(faults, corrupt_log)
     cluster_free(c);
 }
 
+/* Removes the newest closed segment; 0: there is none. */
+static unsigned remove_newest(const char *dir)
+{
+    char newest[PATH_LEN] = "";
+    char path[2 * PATH_LEN];
+    DIR *d = opendir(dir);
+    struct dirent *e;
+
+    while (d != NULL && (e = readdir(d)) != NULL) {
+        if (strncmp(e->d_name, "0000", 4) == 0 && strcmp(e->d_name, newest) > 0) {
+            (void)snprintf(newest, sizeof newest, "%s", e->d_name);
+        }
+    }
+    if (d != NULL) {
+        (void)closedir(d);
+    }
+    (void)snprintf(path, sizeof path, "%s/%s", dir, newest);
+    return newest[0] != 0 && unlink(path) == 0;
+}
+
+/* Nor does one whose log has lost its end, or all of it: new entries would take the place of what was
+ * acknowledged. */
+TEST(faults, log_cut_off)
+{
+    struct cluster *c = filled(1);
+    char dir[PATH_LEN];
+
+    cluster_signal(c, 0, SIGTERM);
+    CHECK_EQ(cluster_wait(c, 0, WAIT_MS), 0);
+    (void)snprintf(dir, sizeof dir, "%s/g1/log", cluster_data_dir(c, 0));
+    for (int i = 0; i < 2; i++) {
+        CHECK(i == 1 || remove_newest(dir) == 1);
+        cluster_start(c, 0);
+        CHECK_EQ(cluster_wait(c, 0, WAIT_MS), EXIT_CORRUPT);
+        CHECK(cluster_log_has(c, 0, "files are missing; this is the only node"));
+        CHECK_EQ(truncate(cluster_log(c, 0), 0), 0);
+        while (i == 0 && remove_newest(dir) != 0) {
+        }
+    }
+    cluster_free(c);
+}
+
 /* So does a node whose store is damaged, whichever file of it is. */
 TEST(faults, corrupt_store)
 {
