@@ -25,7 +25,7 @@ struct kl_peer_seen {
     /* As refused last. What a stranger under this id greets with must not touch what is known of
      * the node itself; only a replacement takes it over. */
     uint8_t refused_uuid[KL_ID_LEN];
-    bool refused;
+    uint64_t refused_us; /* monotonic; 0 = not, or accepted since */
     /* By position in groups[]: the group's member list names this generation. Until it does, what
      * the node says in that group is not heard: a voter that lost its disk must not vote. */
     bool admitted[KL_NODES_MAX + 1];

@@ -94,10 +94,13 @@ static enum kl_status on_check_uuid(void *ctx, uint64_t id, const uint8_t uuid[K
         memcpy(seen->uuid, uuid, KL_ID_LEN);
         seen->generation = generation;
         seen->greeted = true;
+        if (memcmp(seen->refused_uuid, uuid, KL_ID_LEN) == 0) {
+            seen->refused_us = 0;
+        }
     } else {
-        first = !seen->refused || memcmp(seen->refused_uuid, uuid, KL_ID_LEN) != 0;
+        first = seen->refused_us == 0 || memcmp(seen->refused_uuid, uuid, KL_ID_LEN) != 0;
         memcpy(seen->refused_uuid, uuid, KL_ID_LEN);
-        seen->refused = true;
+        seen->refused_us = kl_real_clock.mono_us(kl_real_clock.ctx);
     }
     (void)pthread_mutex_unlock(&node->peers_lock);
     if (first) {

@@ -17,6 +17,7 @@ enum {
     SCHEDULER_TEST_MS = 50, /* … in test clusters */
     CATCH_UP_ENTRIES = 256, /* a standby this close behind becomes a voter */
     ALONE_MS = 5000,        /* without any other node: said once */
+    KNOCK_MS = 5000,        /* a directory that waits to be accepted comes at least so often */
 };
 
 /* A proposal of the steward's own; one per group is under way at most. */
@@ -253,7 +254,7 @@ void kl_steward_replace(struct kl_steward *s, uint64_t node_id, kl_group_done_fn
 static void serve_replace(struct kl_steward *s, struct group_work *directory, bool leads)
 {
     struct kl_node *node = s->node;
-    struct kl_peer_seen seen = {.greeted = false};
+    struct kl_peer_seen seen = {.refused_us = 0};
     kl_group_done_fn done;
     uint64_t id;
     void *arg;
@@ -274,8 +275,9 @@ static void serve_replace(struct kl_steward *s, struct group_work *directory, bo
         seen = node->seen[i];
         (void)pthread_mutex_unlock(&node->peers_lock);
     }
-    if (i < 0 || !seen.refused || id == node->view.node_id) {
-        done(arg, KL_NOT_FOUND); /* it has not knocked at this node */
+    if (i < 0 || seen.refused_us == 0 || id == node->view.node_id ||
+        kl_real_clock.mono_us(kl_real_clock.ctx) - seen.refused_us > KNOCK_MS * 1000ULL) {
+        done(arg, KL_NOT_FOUND); /* it does not knock at this node now */
     } else if (!leads) {
         done(arg, KL_NOT_LEADER);
     } else {
