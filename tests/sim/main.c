@@ -84,6 +84,10 @@ static bool parse(int argc, char **argv, struct options *o)
             ok = parse_number(argc, argv, &i, &o->jobs) && o->jobs >= 1 && o->jobs <= JOBS_MAX;
         } else if (strcmp(argv[i], "--verbose") == 0) {
             o->sim.verbose++;
+        } else if (strcmp(argv[i], "--members") == 0) {
+            o->sim.members = true;
+        } else if (strcmp(argv[i], "--reorder") == 0) {
+            o->sim.reorder = true;
         } else if (strcmp(argv[i], "--strict-clocks") == 0) {
             o->sim.strict_clocks = true;
         } else if (strcmp(argv[i], "--trace") == 0) {

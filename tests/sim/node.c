@@ -251,8 +251,8 @@ static void open_replica(struct sim_world *w, struct sim_node *n, struct sim_rep
         st = kl_group_bootstrap(r->group, members, w->plan.voters);
     }
     st = st == KL_OK ? kl_group_start(r->group, err, sizeof err) : st;
-    if (st != KL_OK && (r->live.full || r->disk.full)) {
-        sim_say(w, "g%u cannot start on a full disk", r->group_id);
+    if (st != KL_OK && n->excused) {
+        sim_say(w, "g%u cannot start on this disk: %s", r->group_id, err);
         sim_crash_here(w);
     }
     if (st == KL_OK) {

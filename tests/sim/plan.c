@@ -10,6 +10,9 @@ void sim_plan_draw(struct sim_world *w)
     uint64_t groups = sim_below(r, 8);
 
     p->voters = sizes[sim_below(r, sizeof sizes / sizeof sizes[0])];
+    if (w->options.members && p->voters > 3) {
+        p->voters = 1; /* changes tell most in small clusters */
+    }
     p->vault = groups != 0;
     p->directory = groups < 2;
     p->groups = (p->vault ? 1u : 0u) + (p->directory ? 1u : 0u);
@@ -36,5 +39,15 @@ void sim_plan_draw(struct sim_world *w)
     p->clock_jumps = sim_chance(r, 250);
     p->transfers = p->voters > 1 && sim_chance(r, 400);
     p->members = sim_chance(r, 300);
+    if (w->options.members) {
+        p->members = true;
+        p->crashes = true;
+    }
+    if (w->options.reorder) {
+        p->fifo = false;
+        p->loss_1000 = 50;
+        p->dup_1000 = 50;
+        p->partitions = p->voters > 1;
+    }
     p->nodes = p->voters + (p->members ? 3 : 0);
 }

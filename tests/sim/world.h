@@ -154,8 +154,9 @@ struct sim_options {
     unsigned verbose;
     unsigned covers_off; /* enum kl_cover */
     enum sim_sabotage sabotage;
-    bool strict_clocks; /* no purge before its true time, even when wall clocks jump */
-    const char *dump;   /* file for the history; NULL = none */
+    bool members, reorder; /* in every seed, not only in some */
+    bool strict_clocks;    /* no purge before its true time, even when wall clocks jump */
+    const char *dump;      /* file for the history; NULL = none */
 };
 
 struct sim_links;   /* net.c */
