@@ -109,11 +109,11 @@
 #define KL_BATCH_MAX (64u << 20)
 
 /* The store. */
-#define KL_STORE_BALLAST      (72u << 20) /* kept free for the recovery of a full disk */
+#define KL_STORE_BALLAST      (24u << 20) /* kept free for the recovery of a full disk */
 #define KL_STORE_HEADROOM     (16u << 20) /* free space beyond it before writes are taken again */
-#define KL_STORE_WRITE_BUFFER (32u << 20) /* two of these must fit the ballast */
-#define KL_STORE_FILES_MAX    512         /* table files open at once */
-#define KL_STORE_DRAIN_MS     1000        /* wait for readers before a store is reopened */
+#define KL_STORE_WRITE_BUFFER (8u << 20)
+#define KL_STORE_FILES_MAX    512  /* table files open at once */
+#define KL_STORE_DRAIN_MS     1000 /* wait for readers before a store is reopened */
 
 /* The process: threads, log, keys, audit trail, configuration. */
 #define KL_POOL_THREADS_MAX    64

@@ -368,9 +368,8 @@ void kl_group_tune(struct kl_group *g)
         return; /* raft uses the trailing count before and after the put */
     }
     raft_set_snapshot_trailing(&g->raft, trailing);
-    /* Each snapshot makes the store flush what it has in memory: rarely, so that the tables it
-     * writes are large and its compactions few. */
-    raft_set_snapshot_threshold(&g->raft, trailing);
+    raft_set_snapshot_threshold(
+        &g->raft, trailing / 4 < KL_LOG_KEEP_ENTRIES_MIN ? KL_LOG_KEEP_ENTRIES_MIN : trailing / 4);
     raft_set_max_inflight_entries(&g->raft, window > KL_RAFT_WINDOW_MAX   ? KL_RAFT_WINDOW_MAX
                                             : window < KL_RAFT_WINDOW_MIN ? KL_RAFT_WINDOW_MIN
                                                                           : (unsigned)window);

@@ -63,7 +63,7 @@ TEST(faults, full_disk)
     int fd;
 
     assert_non_null(mkdtemp(mount_point));
-    if (mount("tmpfs", mount_point, "tmpfs", 0, "size=320m") != 0) {
+    if (mount("tmpfs", mount_point, "tmpfs", 0, "size=128m") != 0) {
         print_message("SKIPPED LOUDLY: no right to mount a small file system (%s)\n",
                       strerror(errno));
         (void)rmdir(mount_point);

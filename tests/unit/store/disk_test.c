@@ -390,7 +390,7 @@ TEST(directory, in_use)
 
 /* ---- a full disk ---- */
 
-enum { DISK_MB = 200 };
+enum { DISK_MB = 100 };
 
 static char mounted[PATH_MAX]; /* one at a time */
 
