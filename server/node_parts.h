@@ -26,8 +26,9 @@ struct kl_peer_seen {
      * the node itself; only a replacement takes it over. */
     uint8_t refused_uuid[KL_ID_LEN];
     uint64_t refused_us; /* monotonic; 0 = not, or accepted since */
-    /* By position in groups[]: the group's member list names this generation. Until it does, what
-     * the node says in that group is not heard: a voter that lost its disk must not vote. */
+    /* By position in groups[]: the group's member list names this generation. Until it does, the
+     * node's votes and acknowledgements do not count there: a voter that lost its disk does not know
+     * what it promised. Everything else is heard: it may lead, by the votes of others. */
     bool admitted[KL_NODES_MAX + 1];
 };
 
@@ -56,6 +57,8 @@ struct kl_node {
     uint64_t leaders[KL_NODES_MAX + 1]; /* as logged last; each belongs to its group's thread */
     pthread_mutex_t peers_lock;
     struct kl_peer_seen seen[KL_NODES_MAX]; /* as config.nodes[] */
+    atomic_ullong own_generation;           /* of data.uuid, once the directory here says so */
+    atomic_bool own_known;                  /* the directory here has named data.uuid */
     atomic_bool unsealed;
     atomic_bool stopping;
 };
@@ -71,6 +74,8 @@ void kl_node_member_address(uint64_t node_id, uint64_t generation, char out[48])
 /* A finisher for one group that calls other nodes through this node's dispatcher. */
 KL_MUST_USE enum kl_status kl_node_finisher_new(struct kl_node *node, uint16_t group,
                                                 struct kl_finisher **out);
+/* Looks up the node's own data directory, for its greetings. */
+void kl_node_note_own(struct kl_node *node);
 /* Position of a node id in config.nodes, or -1. */
 int kl_node_position(const struct kl_node *node, uint64_t node_id);
 

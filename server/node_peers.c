@@ -2,6 +2,7 @@
 #include "server/node_parts.h"
 
 #include "common/alloc.h"
+#include "server/raft/message.h"
 #include "server/runtime/log.h"
 
 #include <stdio.h>
@@ -19,9 +20,9 @@ void kl_node_member_address(uint64_t node_id, uint64_t generation, char out[48])
 }
 
 /* What the directory says of a node's data directory: KL_OK, KL_FORBIDDEN, or KL_UNAVAILABLE while
- * the directory is not open. A node that is not registered yet is accepted. */
+ * the directory is not open. A node that is not registered yet is KL_OK unless it must be. */
 static enum kl_status registered(struct kl_node *node, uint64_t id, const uint8_t uuid[KL_ID_LEN],
-                                 uint64_t *generation)
+                                 bool must, uint64_t *generation)
 {
     Kluis__Store__NodeRecord *record = NULL;
     struct kl_host_uv *host = kl_node_host(node, 0);
@@ -35,7 +36,7 @@ static enum kl_status registered(struct kl_node *node, uint64_t id, const uint8_
     st = kl_core_node(&read.view, id, &record);
     kl_group_read_local_end(kl_host_uv_group(host), &read);
     if (st == KL_NOT_FOUND) {
-        return KL_OK;
+        return must ? KL_NOT_FOUND : KL_OK;
     }
     if (st == KL_OK) {
         *generation = record->generation;
@@ -48,27 +49,27 @@ static enum kl_status registered(struct kl_node *node, uint64_t id, const uint8_
     return st;
 }
 
-/* Is this process's own data directory a registered one, as far as it has heard? */
-static bool own_directory_known(struct kl_node *node)
+void kl_node_note_own(struct kl_node *node)
 {
-    Kluis__Store__NodeRecord *record = NULL;
-    struct kl_host_uv *host = kl_node_host(node, 0);
-    struct kl_read read;
-    bool known;
+    uint64_t generation = 0;
 
-    if (host == NULL || kl_group_read_local(kl_host_uv_group(host), &read) != KL_OK) {
-        return false;
+    if (!atomic_load(&node->own_known) &&
+        registered(node, node->view.node_id, node->data.uuid, true, &generation) == KL_OK) {
+        atomic_store(&node->own_generation, generation);
+        atomic_store(&node->own_known, true);
     }
-    known = kl_core_node(&read.view, node->view.node_id, &record) == KL_OK &&
-            kl_bytes_eq(kl_bytes_of(record->data_uuid.data, record->data_uuid.len),
-                        kl_bytes_of(node->data.uuid, KL_ID_LEN));
-    kl_group_read_local_end(kl_host_uv_group(host), &read);
-    kl_pb_wipe_free((ProtobufCMessage *)record, &kl_pb_allocator);
-    return known;
+}
+
+static uint64_t on_generation(void *ctx)
+{
+    struct kl_node *node = ctx;
+
+    return atomic_load(&node->own_generation);
 }
 
 /* While the directory is not open nobody can be checked: the peer comes again soon. */
-static enum kl_status on_check_uuid(void *ctx, uint64_t id, const uint8_t uuid[KL_ID_LEN])
+static enum kl_status on_check_uuid(void *ctx, uint64_t id, const uint8_t uuid[KL_ID_LEN],
+                                    uint64_t claimed)
 {
     struct kl_node *node = ctx;
     int i = kl_node_position(node, id);
@@ -80,7 +81,11 @@ static enum kl_status on_check_uuid(void *ctx, uint64_t id, const uint8_t uuid[K
     if (i < 0) {
         return KL_FORBIDDEN;
     }
-    st = registered(node, id, uuid, &generation);
+    st = registered(node, id, uuid, false, &generation);
+    if (st == KL_FORBIDDEN && claimed > generation) {
+        generation = claimed; /* it has seen more of the directory than we have */
+        st = KL_OK;
+    }
     if (st != KL_OK && st != KL_FORBIDDEN) {
         return KL_UNAVAILABLE;
     }
@@ -112,7 +117,7 @@ static enum kl_status on_check_uuid(void *ctx, uint64_t id, const uint8_t uuid[K
     return st;
 }
 
-/* Is the sender's generation a member of the group? The answer only ever becomes yes. */
+/* Is the sender's generation a member of the group, as far as we know? */
 static bool admitted(struct kl_node *node, uint64_t id, size_t group_at)
 {
     int at = kl_node_position(node, id);
@@ -151,7 +156,8 @@ static void on_message(void *ctx, uint64_t from, uint16_t group, struct kl_bytes
     for (size_t i = 0; i < node->groups_n; i++) {
         struct kl_host_uv *host = atomic_load(&node->hosts[i]);
 
-        if (node->groups[i] == group && host != NULL && admitted(node, from, i)) {
+        if (node->groups[i] == group && host != NULL &&
+            (!kl_message_is_counted(message) || admitted(node, from, i))) {
             kl_host_uv_receive(host, from, message);
         }
     }
@@ -189,7 +195,7 @@ static void on_refused(void *ctx, uint64_t by, const char *why)
 {
     struct kl_node *node = ctx;
 
-    if (node->data.initial || own_directory_known(node)) {
+    if (node->data.initial || atomic_load(&node->own_known)) {
         kl_log(KL_LOG_ERROR, "node", "refused by node=%llu why=\"%s\"; this process ends",
                (unsigned long long)by, why);
         _exit(KL_EXIT_DUPLICATE);
@@ -216,6 +222,7 @@ enum kl_status kl_node_open_peers(struct kl_node *node, char *err, size_t err_le
         .on_request = on_request,
         .on_peer = on_peer,
         .check_uuid = on_check_uuid,
+        .generation = on_generation,
         .on_refused = on_refused,
     };
 

@@ -453,6 +453,7 @@ static void *run(void *arg)
             look_at_group(s, &s->groups[i]);
         }
         look_for_others(s);
+        kl_node_note_own(s->node);
         (void)pthread_mutex_lock(&s->lock);
         (void)clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += PERIOD_MS * 1000000L;

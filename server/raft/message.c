@@ -532,3 +532,12 @@ enum kl_status kl_message_encode(const struct raft_message *in,
         return KL_INTERNAL;
     }
 }
+
+bool kl_message_is_counted(struct kl_bytes message)
+{
+    /* The tag of the body's field: number and wire type, one byte for numbers below 16. */
+    unsigned field = message.len == 0 ? 0 : message.ptr[0] >> 3;
+
+    return field == KLUIS__PEER__MESSAGE__BODY_APPEND_ENTRIES_RESULT ||
+           field == KLUIS__PEER__MESSAGE__BODY_REQUEST_VOTE_RESULT;
+}

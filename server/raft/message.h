@@ -44,4 +44,8 @@ KL_MUST_USE enum kl_status kl_message_encode(const struct raft_message *m,
 /* Packs any envelope. */
 KL_MUST_USE enum kl_status kl_message_pack(const Kluis__Peer__Message *m, struct kl_buf *out);
 
+/* Is this packed kluis.peer.Message one that is counted towards a majority: the answer to
+ * AppendEntries or to RequestVote? Looks at its first byte only. */
+bool kl_message_is_counted(struct kl_bytes message);
+
 #endif

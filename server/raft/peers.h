@@ -35,8 +35,12 @@ struct kl_peers_options {
                        struct kl_bytes call);
     /* The control connection to a node came up or went down. */
     void (*on_peer)(void *ctx, uint64_t node, bool connected);
-    /* Is this data directory the one registered for the node? KL_OK; otherwise the connection is refused. */
-    enum kl_status (*check_uuid)(void *ctx, uint64_t node, const uint8_t uuid[KL_ID_LEN]);
+    /* Is this data directory the one registered for the node? KL_OK; otherwise the connection is refused.
+     * generation: as the node itself says, 0 when it does not know. */
+    enum kl_status (*check_uuid)(void *ctx, uint64_t node, const uint8_t uuid[KL_ID_LEN],
+                                 uint64_t generation);
+    /* What to say of our own data directory; NULL: 0. Any thread, often; must not block. */
+    uint64_t (*generation)(void *ctx);
     /* This node was refused by a peer because another data directory or process holds its id. */
     void (*on_refused)(void *ctx, uint64_t by_node, const char *why);
 };

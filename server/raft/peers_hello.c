@@ -38,6 +38,9 @@ enum kl_status kl_peer_send_hello(struct kl_peer_link *link, uint64_t to_node)
     hello.lane = link->lane;
     hello.wall_ms = peers->options.clock->wall_ms(peers->options.clock->ctx);
     hello.instance = peers->instance;
+    if (peers->options.generation != NULL) {
+        hello.generation = peers->options.generation(peers->options.ctx);
+    }
     message.body_case = KLUIS__PEER__MESSAGE__BODY_HELLO;
     message.hello = &hello;
     if (kluis__peer__message__get_packed_size(&message) > sizeof body) {
@@ -147,7 +150,8 @@ static bool check_directory(const struct kl_peer_link *link, const Kluis__Peer__
     enum kl_status st = KL_OK;
 
     if (options->check_uuid != NULL) {
-        st = options->check_uuid(options->ctx, hello->node_id, hello->data_uuid.data);
+        st = options->check_uuid(options->ctx, hello->node_id, hello->data_uuid.data,
+                                 hello->generation);
     }
     if (st == KL_OK) {
         return true;

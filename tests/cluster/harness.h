@@ -78,7 +78,7 @@ int cluster_leader(struct cluster *c, struct kluis_client *client, uint32_t grou
 /* Waits until all running nodes give the same digest of the group at the same index. */
 bool cluster_digests_agree(struct cluster *c, struct kluis_client *client, uint32_t group,
                            unsigned timeout_ms);
-/* Waits until the group's leader names every node of the cluster as a voter. */
+/* Waits until every node names every node as a voter of the group. */
 bool cluster_all_voters(struct cluster *c, struct kluis_client *client, uint32_t group,
                         unsigned timeout_ms);
 /* Hands the group's leadership to a node; KLUIS_OK once it leads. */

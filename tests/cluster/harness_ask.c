@@ -116,24 +116,42 @@ bool cluster_digests_agree(struct cluster *c, struct kluis_client *client, uint3
     return false;
 }
 
-static bool voters_now(struct cluster *c, struct kluis_client *client, uint32_t group)
+/* How many voters a node sees in the group; its own vote is one of them when `self` comes back true. */
+static size_t voters_seen_by(struct cluster *c, struct kluis_client *client, unsigned node,
+                             uint32_t group, bool *self)
 {
-    int leader = cluster_leader(c, client, group, 0);
-    Kluis__V1__ClusterStatusResponse *s =
-        leader < 0 ? NULL : cluster_status(c, client, (unsigned)leader);
+    Kluis__V1__ClusterStatusResponse *s = cluster_status(c, client, node);
     size_t voters = 0;
 
+    *self = false;
     for (size_t i = 0; s != NULL && i < s->n_groups; i++) {
         const Kluis__V1__GroupStatus *g = s->groups[i];
 
         for (size_t k = 0; g->group == group && k < g->n_members; k++) {
-            voters += strcmp(g->members[k]->role, "voter") == 0;
+            if (strcmp(g->members[k]->role, "voter") == 0) {
+                voters++;
+                *self = *self || g->members[k]->node_id == node + 1;
+            }
         }
     }
     if (s != NULL) {
         kluis__v1__cluster_status_response__free_unpacked(s, NULL);
     }
-    return voters == cluster_size(c);
+    return voters;
+}
+
+/* Each node must say it of itself: the others still name the former directory of one that was replaced,
+ * until it is removed. */
+static bool voters_now(struct cluster *c, struct kluis_client *client, uint32_t group)
+{
+    for (unsigned i = 0; i < cluster_size(c); i++) {
+        bool self = false;
+
+        if (voters_seen_by(c, client, i, group, &self) != cluster_size(c) || !self) {
+            return false;
+        }
+    }
+    return true;
 }
 
 bool cluster_all_voters(struct cluster *c, struct kluis_client *client, uint32_t group,

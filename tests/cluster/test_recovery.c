@@ -145,3 +145,62 @@ TEST(recovery, both_ends_restarted)
     check_equal(&f);
     teardown(&f);
 }
+
+/* A replaced node dies while it receives the state, and others have been replaced before: it is brought
+ * up all the same. */
+TEST(recovery, killed_while_joining)
+{
+    struct fixture f;
+    unsigned other;
+
+    setup(&f);
+    other = 3 - f.behind - f.leader;
+    cluster_start(f.cluster, f.behind);
+    check_equal(&f); /* it leads now */
+    for (int i = 0; i < 2; i++) {
+        unsigned lost = i == 0 ? f.leader : other;
+
+        cluster_kill(f.cluster, lost);
+        CHECK_EQ(truncate(cluster_log(f.cluster, lost), 0), 0);
+        cluster_wipe(f.cluster, lost);
+        cluster_start(f.cluster, lost);
+        CHECK_EQ(cluster_replace(f.cluster, f.client, lost, SETTLE_MS), KLUIS_OK);
+        CHECK(cluster_log_wait(f.cluster, lost, "receiving the state group=1", SETTLE_MS));
+        cluster_kill(f.cluster, lost);
+        cluster_start(f.cluster, lost);
+        for (uint32_t g = 0; g <= VAULT_GROUP; g++) {
+            CHECK(cluster_all_voters(f.cluster, f.client, g, SETTLE_MS));
+        }
+    }
+    CHECK(cluster_digests_agree(f.cluster, f.client, VAULT_GROUP, SETTLE_MS));
+    teardown(&f);
+}
+
+/* A node that was down while another was replaced hears it as its leader, although its own copy of the
+ * member list still names the one that was lost. */
+TEST(recovery, replaced_while_another_was_down)
+{
+    struct fixture f = {.behind = 4};
+    struct kluis_vault *vault = NULL;
+
+    f.cluster = cluster_new(&(struct cluster_options){.nodes = 5});
+    f.client = cluster_client(f.cluster);
+    CHECK_EQ(kluis_vault_create(f.client, "bulk", NULL, CALL_MS, &vault), KLUIS_OK);
+    kluis_vault_free(vault);
+    CHECK(cluster_digests_agree(f.cluster, f.client, VAULT_GROUP, SETTLE_MS));
+    cluster_kill(f.cluster, f.behind);
+    cluster_kill(f.cluster, 1);
+    cluster_wipe(f.cluster, 1);
+    cluster_start(f.cluster, 1);
+    CHECK_EQ(cluster_replace(f.cluster, f.client, 1, SETTLE_MS), KLUIS_OK);
+    for (uint32_t g = 0; g <= VAULT_GROUP; g++) {
+        CHECK_EQ(cluster_transfer(f.cluster, f.client, g, 1, SETTLE_MS), KLUIS_OK);
+    }
+    cluster_start(f.cluster, f.behind);
+    for (uint32_t g = 0; g <= VAULT_GROUP; g++) {
+        CHECK(cluster_all_voters(f.cluster, f.client, g, SETTLE_MS));
+        CHECK(cluster_digests_agree(f.cluster, f.client, g, SETTLE_MS));
+    }
+    CHECK_EQ(cluster_leader(f.cluster, f.client, VAULT_GROUP, LEADER_MS), 1);
+    teardown(&f);
+}

@@ -52,13 +52,15 @@ static void on_peer(void *ctx, uint64_t node, bool connected)
     changed(n);
 }
 
-static enum kl_status check_uuid(void *ctx, uint64_t node, const uint8_t uuid[KL_ID_LEN])
+static enum kl_status check_uuid(void *ctx, uint64_t node, const uint8_t uuid[KL_ID_LEN],
+                                 uint64_t generation)
 {
     struct node *n = ctx;
     enum kl_status st;
 
     (void)node;
     (void)uuid;
+    (void)generation;
     (void)pthread_mutex_lock(&n->lock);
     st = n->uuid_status;
     (void)pthread_mutex_unlock(&n->lock);
