@@ -47,6 +47,35 @@ TEST(member, add_promote_remove)
     lab_free(lab);
 }
 
+static bool other_leads(struct lab *lab, void *arg)
+{
+    unsigned other = *(unsigned *)arg;
+
+    return lab->nodes[other].group->ready;
+}
+
+/* N18: one of two voters that leads hands over before it may go; the last voter stays. */
+TEST(member, remove_leader_of_two)
+{
+    struct lab *lab = lab_new();
+    unsigned leader;
+    unsigned other;
+
+    lab_start(lab, 2, 2);
+    lab_init_group(lab);
+    leader = lab_leader(lab);
+    other = 3 - leader;
+    CHECK_STATUS(lab_change(lab, leader, KL_MEMBER_REMOVE, leader), KL_NOT_LEADER);
+    CHECK(lab_run_until(lab, other_leads, &other, 20000));
+    CHECK_EQ(role(lab, other, leader), RAFT_VOTER);
+    CHECK_OK(lab_change(lab, other, KL_MEMBER_REMOVE, leader));
+    lab_node_stop(lab, leader);
+    CHECK_STATUS(lab_change(lab, other, KL_MEMBER_REMOVE, other), KL_INVALID_ARGUMENT);
+    CHECK_STATUS(lab_change(lab, other, KL_MEMBER_SPARE, other), KL_INVALID_ARGUMENT);
+    lab_fill(lab, 0, 5, 100);
+    lab_free(lab);
+}
+
 /* A leader can remove itself: the others go on. */
 TEST(member, remove_leader)
 {
