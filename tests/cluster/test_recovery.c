@@ -2,6 +2,7 @@
 #include "tests/cluster/harness.h"
 #include "tests/lib/test.h"
 
+#include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
@@ -14,7 +15,9 @@ enum {
     CALL_MS = 30000,
     WRITERS = 8,
     SECRETS_PER_WRITER = 250,
-    VALUE_LEN = 25000 /* in all 50 MB: more than the 32 MiB of log that are kept */
+    VALUE_LEN = 25000, /* in all 50 MB: more than the 32 MiB of log that are kept */
+    ROUNDS_MAX = 10,
+    BEHIND_MAX = 100 /* the last index of a node that went down before the writes is below */
 };
 
 struct writer {
@@ -59,6 +62,43 @@ struct fixture {
     unsigned leader;
 };
 
+/* First index in the closed segments of a node's log. */
+static unsigned long long log_start(const struct cluster *c, unsigned node)
+{
+    unsigned long long least = ~0ull;
+    char path[512];
+    struct dirent *e;
+    DIR *d;
+
+    (void)snprintf(path, sizeof path, "%s/g1/log", cluster_data_dir(c, node));
+    d = opendir(path);
+    assert_non_null(d);
+    while ((e = readdir(d)) != NULL) {
+        unsigned long long first = strtoull(e->d_name, NULL, 10);
+
+        if (first != 0 && first < least) {
+            least = first;
+        }
+    }
+    (void)closedir(d);
+    return least;
+}
+
+/* Writes until the leader has thrown away what the node that is down has not seen. */
+static void outrun(struct fixture *f)
+{
+    for (int round = 0; round < ROUNDS_MAX; round++) {
+        write_much(f->client);
+        for (int i = 0; i < 100; i++) {
+            if (log_start(f->cluster, f->leader) > BEHIND_MAX) {
+                return;
+            }
+            harness_sleep_ms(20);
+        }
+    }
+    fail_msg("the log is never cut");
+}
+
 static void setup(struct fixture *f)
 {
     struct kluis_vault *vault = NULL;
@@ -72,7 +112,8 @@ static void setup(struct fixture *f)
     CHECK(leader >= 0);
     f->behind = ((unsigned)leader + 1) % 3;
     cluster_kill(f->cluster, f->behind);
-    write_much(f->client);
+    f->leader = (unsigned)leader;
+    outrun(f);
     leader = cluster_leader(f->cluster, f->client, VAULT_GROUP, LEADER_MS);
     CHECK(leader >= 0);
     f->leader = (unsigned)leader;
