@@ -634,6 +634,9 @@ static void receive_append(struct kl_wio *w, struct raft_message *m)
         return;
     }
     kl_wio_leave_out_stale(w, a);
+    if (w->raft->last_stored == 0) {
+        a->leader_commit = 0; /* nothing is applied while there is no log on the disk: group.c */
+    }
     if (covers(w, KL_COVER_SPLIT)) {
         for (unsigned i = 1; i < a->n_entries; i++) {
             if (a->entries[i].type == RAFT_CHANGE) {
