@@ -4,7 +4,7 @@
  *   CONNECTING -> HANDSHAKE -> OPEN -> (DYING ->) CLOSED
  *
  * Closing only marks the connection, shuts the stream down and puts it into the service thread's
- * list. That thread then waits for the callbacks under way, calls on_close and frees everything
+ * list. That thread then waits for the callbacks under way, frees everything and calls on_close
  * but the struct itself, which lives until the last reference is gone.
  */
 #include "common/net/conn.h"
@@ -266,9 +266,6 @@ void kl_conn_finish(struct kl_conn *conn, bool tell)
     nng_aio_stop(conn->dial_aio);
     nng_aio_stop(conn->read_aio);
     nng_aio_stop(conn->write_aio);
-    if (tell && conn->handler->on_close != NULL) {
-        conn->handler->on_close(conn->user, conn, conn->status, conn->reason);
-    }
     (void)pthread_mutex_lock(&conn->lock); /* kl_conn_send and others may still look */
     conn->state = KL_CONN_CLOSED;
     nng_aio_free(conn->dial_aio);
@@ -289,9 +286,12 @@ void kl_conn_finish(struct kl_conn *conn, bool tell)
     conn->raw = conn->in = NULL;
     kl_conn_free_out(conn);
     (void)pthread_mutex_unlock(&conn->lock);
-    if (listener != NULL) {
+    if (listener != NULL) { /* first: who hears of the end may count on the place */
         (void)atomic_fetch_sub(&listener->conns, 1);
         kl_listener_release(listener);
+    }
+    if (tell && conn->handler->on_close != NULL) {
+        conn->handler->on_close(conn->user, conn, conn->status, conn->reason);
     }
     kl_conn_release(conn);
 }

@@ -86,7 +86,8 @@ struct kl_listener_options {
     /* Called first for every accepted connection so that it can have a `user` of its own;
      * NULL keeps conn.user. Returning NULL refuses the connection. */
     void *(*on_accept)(void *user, struct kl_conn *conn);
-    unsigned conns_max; /* more are closed at once; 0 = KL_CONNS_MAX */
+    /* More are closed at once; 0 = KL_CONNS_MAX. When on_close is called the place is free again. */
+    unsigned conns_max;
 };
 
 /* Listens on "host:port"; port 0 draws one. KL_IO with text in err when the address is taken. */

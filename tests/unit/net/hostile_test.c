@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <openssl/ssl.h>
+#include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -39,7 +40,7 @@ TEST(hostile, silent)
     fixture_init(&f, KL_TLS_SERVER);
     fd = raw_connect(f.port);
     check_still_serves(&f);
-    CHECK(raw_closed(fd, KL_HANDSHAKE_TIMEOUT_MS + 5000));
+    CHECK(raw_closed(fd, WAIT_MS));
     CHECK(test_now_ms() - start >= KL_HANDSHAKE_TIMEOUT_MS - 200);
     (void)close(fd);
     fixture_done(&f);
@@ -52,7 +53,7 @@ TEST(hostile, silent_server)
     struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     socklen_t len = sizeof sa;
     int fd = socket(AF_INET, SOCK_STREAM, 0);
-    int fill[8];
+    struct pollfd queued = {fd, POLLIN, 0};
     struct fixture f;
     struct watch late;
     struct kl_conn_options options;
@@ -61,31 +62,24 @@ TEST(hostile, silent_server)
     char address[64];
 
     CHECK_EQ(bind(fd, (struct sockaddr *)&sa, sizeof sa), 0);
-    CHECK_EQ(listen(fd, 0), 0);
+    CHECK_EQ(listen(fd, 0), 0); /* one place in the queue of connections to accept */
     CHECK_EQ(getsockname(fd, (struct sockaddr *)&sa, &len), 0);
     (void)snprintf(address, sizeof address, "127.0.0.1:%u", (unsigned)ntohs(sa.sin_port));
     fixture_init(&f, KL_TLS_SERVER);
     watch_init(&late, WATCH_COUNT);
     options = fixture_options(&f.client);
     CHECK_OK(kl_conn_dial(f.net, f.client_tls, address, &options, &a));
-    (void)usleep(100000);
-    for (size_t i = 0; i < 8; i++) { /* the queue of connections to accept is full now */
-        fill[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-        (void)connect(fill[i], (struct sockaddr *)&sa, sizeof sa);
-    }
-    (void)usleep(100000);
+    CHECK_EQ(poll(&queued, 1, WAIT_MS), 1); /* it has the place */
     options = fixture_options(&late);
     CHECK_OK(kl_conn_dial(f.net, f.client_tls, address, &options, &b));
     CHECK(watch_closes(&late, 1));
     CHECK_EQ(late.status, KL_TIMEOUT);
+    /* nng now and then reports a connection that is still being made; TLS then waits in vain. */
+    CHECK(strcmp(late.reason, "no connection in time") == 0 ||
+          strcmp(late.reason, "no TLS handshake in time") == 0);
     CHECK(watch_closes(&f.client, 1));
     CHECK_EQ(f.client.status, KL_TIMEOUT);
-    /* Which of the two got the one place in the queue is up to the kernel. */
-    CHECK(strcmp(f.client.reason, "no TLS handshake in time") == 0 ||
-          strcmp(late.reason, "no TLS handshake in time") == 0);
-    for (size_t i = 0; i < 8; i++) {
-        (void)close(fill[i]);
-    }
+    CHECK_STR(f.client.reason, "no TLS handshake in time");
     (void)close(fd);
     kl_conn_release(a);
     kl_conn_release(b);
@@ -93,7 +87,7 @@ TEST(hostile, silent_server)
     watch_done(&late);
 }
 
-/* Something other than TLS is closed at once. */
+/* Something other than TLS is closed for that, and not at the handshake's deadline. */
 TEST(hostile, garbage)
 {
     static const char http[] = "GET / HTTP/1.0\r\n\r\n";
@@ -113,14 +107,23 @@ TEST(hostile, garbage)
         noise[3] = 0;
         CHECK(send(fd, i == 0 ? (const void *)http : noise, i == 0 ? sizeof http : sizeof noise,
                    MSG_NOSIGNAL) > 0);
-        CHECK(raw_closed(fd, 5000));
+        CHECK(raw_closed(fd, WAIT_MS));
         (void)close(fd);
+        CHECK(watch_closes(&f.server, (unsigned)i + 1));
+        CHECK_EQ(f.server.status, KL_PROTOCOL);
     }
-    CHECK(watch_closes(&f.server, 20));
     CHECK_EQ(f.server.opens, 0);
-    CHECK_EQ(f.server.status, KL_PROTOCOL);
     check_still_serves(&f);
     fixture_done(&f);
+}
+
+/* Descriptors are closed by nng's own thread, a little later. */
+static bool files_come_back(unsigned files)
+{
+    for (int waited = 0; waited < WAIT_MS && test_open_files() > files; waited += 10) {
+        (void)usleep(10000);
+    }
+    return test_open_files() <= files;
 }
 
 /* Clients that reset or leave before, in and after the first bytes never stop the listener. */
@@ -146,11 +149,7 @@ TEST(hostile, resets)
         raw_reset(fd);
     }
     check_still_serves(&f);
-    /* The last resets may still be on their way; descriptors are closed by nng's own thread. */
-    for (int i = 0; i < 100 && test_open_files() > files; i++) {
-        (void)usleep(50000);
-    }
-    CHECK(test_open_files() <= files);
+    CHECK(files_come_back(files)); /* the last resets may still be on their way */
     check_still_serves(&f);
     fixture_done(&f);
 }
@@ -318,11 +317,23 @@ TEST(hostile, thousand_idle)
     }
     CHECK(watch_closes(&f.client, N));
     CHECK(watch_closes(&f.server, N + 2));
-    for (int i = 0; i < 100 && test_open_files() > files; i++) {
-        (void)usleep(50000);
-    }
-    CHECK(test_open_files() <= files);
+    CHECK(files_come_back(files));
     fixture_done(&f);
+}
+
+/* A listener's watch, and whom its connections wait for at their end. */
+struct giver {
+    struct watch watch; /* first */
+    struct watch *next;
+};
+
+/* Tells of the end and does not come back before somebody else has got the place. */
+static void give_place(void *user, struct kl_conn *conn, enum kl_status status, const char *reason)
+{
+    struct giver *g = user;
+
+    watch_handler.on_close(&g->watch, conn, status, reason);
+    (void)watch_opens(g->next, 1);
 }
 
 /* Connections beyond the listener's limit are closed at once; a place that is left is given again. */
@@ -330,6 +341,8 @@ TEST(hostile, connection_limit)
 {
     struct fixture f;
     struct watch w;
+    struct giver g = {.next = &w};
+    struct kl_conn_handler handler = watch_handler;
     struct kl_listener_options options = {.conns_max = 2};
     struct kl_conn_options dial;
     struct kl_listener *listener = NULL;
@@ -340,7 +353,10 @@ TEST(hostile, connection_limit)
 
     fixture_init(&f, KL_TLS_SERVER);
     watch_init(&w, WATCH_COUNT);
-    options.conn = fixture_options(&f.server);
+    watch_init(&g.watch, WATCH_COUNT);
+    handler.on_close = give_place;
+    options.conn = fixture_options(&g.watch);
+    options.conn.handler = &handler;
     CHECK_OK(
         kl_listener_new(f.net, f.server_tls, "127.0.0.1:0", &options, &listener, err, sizeof err));
     (void)snprintf(address, sizeof address, "127.0.0.1:%u", (unsigned)kl_listener_port(listener));
@@ -355,13 +371,14 @@ TEST(hostile, connection_limit)
     CHECK_EQ(w.opens, 0);
     kl_conn_release(third);
     kl_conn_close(conns[0]);
-    CHECK(watch_closes(&f.server, 1));
+    CHECK(watch_closes(&g.watch, 1)); /* from then on, and not a little later */
     CHECK_OK(kl_conn_dial(f.net, f.client_tls, address, &dial, &third));
     CHECK(watch_opens(&w, 1));
     kl_conn_release(third);
     kl_conn_release(conns[0]);
     kl_conn_release(conns[1]);
     fixture_done(&f);
+    watch_done(&g.watch);
     watch_done(&w);
 }
 
