@@ -245,16 +245,20 @@ static enum kl_status enter_writer(struct level *l)
     return st;
 }
 
-/* A write failed for want of space: *fresh tells whether the instance could be replaced. */
-static void broke(struct level *l, bool *fresh)
+/* A write failed for want of space. The state after that: BROKEN when the instance could not be
+ * replaced. */
+static enum state broke(struct level *l)
 {
+    enum state state;
+
     (void)pthread_mutex_lock(&l->lock);
     if (l->state == READY) {
         l->state = BROKEN;
     }
     (void)recover(l);
-    *fresh = l->state != BROKEN;
+    state = l->state;
     (void)pthread_mutex_unlock(&l->lock);
+    return state;
 }
 
 /* ---- reading ---- */
@@ -393,7 +397,6 @@ static enum kl_status settle(struct level *l)
 {
     leveldb_writebatch_t *empty = leveldb_writebatch_create();
     char *err = NULL;
-    bool fresh = false;
     enum kl_status st = KL_OK;
 
     leveldb_write(l->db, l->sync, empty, &err);
@@ -402,9 +405,8 @@ static enum kl_status settle(struct level *l)
     if (err != NULL) {
         st = status_of(err);
     }
-    if (st == KL_NO_SPACE) {
-        broke(l, &fresh);
-        st = fresh ? KL_OK : KL_NO_SPACE;
+    if (st == KL_NO_SPACE && broke(l) != BROKEN) {
+        st = KL_OK;
     }
     return st;
 }
@@ -412,14 +414,15 @@ static enum kl_status settle(struct level *l)
 /*
  * A write that must be synced is two: the batch, then an empty synced one. A batch that did not fit
  * leaves a torn record, which nobody will ever see: nothing was done. One that went in and cannot be
- * synced is a different matter, and not to be called NO_SPACE.
+ * synced is a different matter, and not to be called NO_SPACE. *again: nothing was done, and the store
+ * is READY.
  */
-static enum kl_status write_batch(struct level *l, const struct kl_batch *batch, bool sync)
+static enum kl_status try_batch(struct level *l, const struct kl_batch *batch, bool sync,
+                                bool *again)
 {
     enum kl_status st = enter_writer(l);
     leveldb_writebatch_t *wb;
     char *err = NULL;
-    bool fresh;
 
     if (st != KL_OK) {
         return st;
@@ -436,9 +439,22 @@ static enum kl_status write_batch(struct level *l, const struct kl_batch *batch,
         st = status_of(err);
     }
     if (st == KL_NO_SPACE) {
-        broke(l, &fresh);
+        *again = broke(l) == READY;
     }
     return st;
+}
+
+/*
+ * What fails may be the past: background work of LevelDB that found no space while the store was FULL
+ * keeps its error for the first write after it. With a new instance and room the batch may well fit;
+ * when it does not fit then either, that is that.
+ */
+static enum kl_status write_batch(struct level *l, const struct kl_batch *batch, bool sync)
+{
+    bool again = false;
+    enum kl_status st = try_batch(l, batch, sync, &again);
+
+    return again ? try_batch(l, batch, sync, &again) : st;
 }
 
 static enum kl_status level_write(struct kl_kv *kv, const struct kl_batch *batch, bool sync)
