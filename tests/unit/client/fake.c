@@ -13,7 +13,7 @@ static void note_call(struct fake *node, struct fake_call *c)
 
     (void)pthread_mutex_lock(&node->lock);
     assert_true(node->forgetful || node->calls < FAKE_SEEN_MAX);
-    seen = &node->seen[node->calls++ % FAKE_SEEN_MAX];
+    seen = &node->seen[node->calls % FAKE_SEEN_MAX];
     (void)snprintf(seen->method, sizeof seen->method, "%s", call->method);
     seen->has_id = call->request_id.len == KL_ID_LEN;
     if (seen->has_id) {
@@ -34,7 +34,7 @@ static void note_call(struct fake *node, struct fake_call *c)
         node->last_conn = c->conn;
     }
     node->last_stream = c->stream;
-    c->nth = node->calls;
+    c->nth = ++node->calls;
     (void)pthread_cond_broadcast(&node->changed);
     (void)pthread_mutex_unlock(&node->lock);
 }
@@ -67,7 +67,7 @@ struct guest { /* one connection */
     struct kl_assembler *assembler;
 };
 
-static void count(struct fake *node, unsigned *counter)
+static void count(struct fake *node, atomic_uint *counter)
 {
     (void)pthread_mutex_lock(&node->lock);
     (*counter)++;
@@ -179,7 +179,7 @@ void fake_stop(struct fake *node)
     node->net = NULL;
 }
 
-static bool wait_for(struct fake *node, const unsigned *counter, unsigned n)
+static bool wait_for(struct fake *node, const atomic_uint *counter, unsigned n)
 {
     struct timespec until;
     int rc = 0;

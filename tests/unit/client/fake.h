@@ -44,8 +44,8 @@ struct fake {
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    unsigned calls, conns, cancels, pings;
-    struct fake_seen *seen; /* FAKE_SEEN_MAX */
+    atomic_uint calls, conns, cancels, pings; /* who reads calls sees all of these calls */
+    struct fake_seen *seen;                   /* FAKE_SEEN_MAX */
     char authorization[128];
     struct kl_conn *last_conn; /* retained */
     uint32_t last_stream;

@@ -5,7 +5,8 @@
 
 #include "common/alloc.h"
 
-enum { SHORT_MS = 400 };
+/* LATE_MS: no machine is so busy; and a call that took no notice of its own deadline has the default. */
+enum { SHORT_MS = 400, LATE_MS = KL_DEADLINE_DEFAULT_MS / 2 };
 
 struct pair {
     struct fake a, b;
@@ -94,7 +95,7 @@ TEST(retry, follows_and_remembers_the_leader)
     p.client = fake_client(nodes, 1, false);
     began = test_now_ms();
     set_ok(p.client, "x");
-    CHECK(test_now_ms() - began < 5000);
+    CHECK(test_now_ms() - began < LATE_MS);
     CHECK_EQ(p.a.calls, 1);
     CHECK_EQ(p.b.calls, 1);
     CHECK_MEM(p.a.seen[0].request_id, p.b.seen[0].request_id, KL_ID_LEN);
@@ -197,20 +198,23 @@ TEST(retry, deadline_is_exact)
     uint64_t began;
     uint64_t took;
 
-    one_start(&p, fake_silent);
+    one_start(&p, fake_serve);
+    CHECK_EQ(get(p.client, 0), KLUIS_OK); /* connected: what follows is sent at once */
+    p.a.answer = fake_silent;
     began = test_now_ms();
     CHECK_EQ(get(p.client, SHORT_MS), KLUIS_TIMEOUT);
     took = test_now_ms() - began;
-    CHECK(took >= SHORT_MS - 1 && took < SHORT_MS + 500);
+    CHECK(took >= SHORT_MS - 1 && took < LATE_MS);
     CHECK(strstr(kluis_last_error(), "not known") == NULL);
     CHECK(fake_cancels(&p.a, 1));
-    CHECK(p.a.seen[0].deadline_ms <= SHORT_MS && p.a.seen[0].deadline_ms > 0);
+    CHECK(p.a.seen[1].deadline_ms <= SHORT_MS && p.a.seen[1].deadline_ms > 0);
     began = test_now_ms();
     CHECK_EQ(kluis_secret_set(p.client, "team", "db", "x", 1, NULL, SHORT_MS, NULL), KLUIS_TIMEOUT);
     took = test_now_ms() - began;
-    CHECK(took >= SHORT_MS - 1 && took < SHORT_MS + 500);
+    CHECK(took >= SHORT_MS - 1 && took < LATE_MS);
     CHECK(strstr(kluis_last_error(), "whether the write was done is not known") != NULL);
-    CHECK_EQ(p.a.calls, 2);
+    CHECK(fake_cancels(&p.a, 2));
+    CHECK_EQ(p.a.calls, 3);
     pair_stop(&p);
 }
 
@@ -228,10 +232,10 @@ TEST(retry, backs_off_until_the_deadline)
 
     pair_start(&p, answer_unavailable, answer_unavailable);
     began = test_now_ms();
-    CHECK_EQ(get(p.client, 1000), KLUIS_UNAVAILABLE);
-    CHECK(test_now_ms() - began <= 1500);
+    CHECK_EQ(get(p.client, 3000), KLUIS_UNAVAILABLE);
+    CHECK(test_now_ms() - began < LATE_MS);
     CHECK(p.a.calls + p.b.calls >= 4);
-    CHECK(p.a.calls + p.b.calls <= 12);
+    CHECK(p.a.calls + p.b.calls <= 20);
     CHECK(p.a.calls >= 1 && p.b.calls >= 1);
     CHECK_EQ(kluis_secret_set(p.client, "team", "db", "x", 1, NULL, SHORT_MS, NULL), KLUIS_TIMEOUT);
     CHECK(strstr(kluis_last_error(), "whether the write was done is not known") != NULL);
@@ -244,9 +248,9 @@ TEST(retry, hops_are_bounded)
     struct pair p;
 
     pair_start(&p, hint_to_other, hint_to_other);
-    CHECK_EQ(get(p.client, 1000), KLUIS_NOT_LEADER);
+    CHECK_EQ(get(p.client, 3000), KLUIS_NOT_LEADER);
     CHECK(p.a.calls + p.b.calls >= KL_CLIENT_HOPS_MAX);
-    CHECK(p.a.calls + p.b.calls <= 12 * KL_CLIENT_HOPS_MAX);
+    CHECK(p.a.calls + p.b.calls <= 20 * KL_CLIENT_HOPS_MAX);
     pair_stop(&p);
 }
 
@@ -373,7 +377,7 @@ TEST(retry, nobody_listens)
     fake_stop(&p.a);
     began = test_now_ms();
     CHECK_EQ(get(p.client, SHORT_MS), KLUIS_UNAVAILABLE);
-    CHECK(test_now_ms() - began < SHORT_MS + 500);
+    CHECK(test_now_ms() - began < LATE_MS);
     CHECK(strstr(kluis_last_error(), "127.0.0.1:") != NULL);
     kluis_close(p.client);
 }
