@@ -330,3 +330,37 @@ TEST(group, status)
     CHECK(!s.ready && !s.lease);
     lab_free(lab);
 }
+
+static int snapshot_asked(struct kl_group *g)
+{
+    struct raft_buffer *bufs = NULL;
+    unsigned n = 0;
+    int rv = g->fsm.snapshot(&g->fsm, &bufs, &n);
+
+    for (unsigned i = 0; i < n; i++) {
+        raft_free(bufs[i].base);
+    }
+    raft_free(bufs);
+    return rv;
+}
+
+/* A configuration that is known to be committed may lie ahead of what this node knows of the commit
+ * (N19, a restart). A snapshot below it would name a configuration from its own future, which peers
+ * refuse. */
+TEST(group, no_snapshot_below_its_configuration)
+{
+    struct lab *lab = lab_new();
+    struct raft *r;
+
+    lab_start(lab, 1, 1);
+    lab_init_group(lab);
+    lab_fill(lab, 0, 10, 10);
+    lab_converge(lab);
+    r = &lab->nodes[1].group->raft;
+    CHECK_EQ(snapshot_asked(lab->nodes[1].group), 0);
+    r->configuration_committed_index = raft_last_applied(r) + 1;
+    CHECK_EQ(snapshot_asked(lab->nodes[1].group), RAFT_BUSY);
+    r->configuration_committed_index = raft_last_applied(r);
+    CHECK_EQ(snapshot_asked(lab->nodes[1].group), 0);
+    lab_free(lab);
+}
