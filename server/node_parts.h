@@ -59,6 +59,7 @@ struct kl_node {
     struct kl_peer_seen seen[KL_NODES_MAX]; /* as config.nodes[] */
     atomic_ullong own_generation;           /* of data.uuid, once the directory here says so */
     atomic_bool own_known;                  /* the directory here has named data.uuid */
+    atomic_bool told_refused;               /* that the directory waits to be accepted */
     atomic_bool unsealed;
     atomic_bool stopping;
 };

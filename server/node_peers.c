@@ -190,18 +190,24 @@ static void on_peer(void *ctx, uint64_t id, bool connected)
 }
 
 /* A new data directory waits until it is registered; one that was made with the cluster or is known
- * to it is refused because its id has been taken: two must not go on under one id. */
-static void on_refused(void *ctx, uint64_t by, const char *why)
+ * to it is refused because its id has been taken: two must not go on under one id. But a peer that has
+ * not heard of the registration yet refuses a greeting that did not tell it either; the next one does. */
+static void on_refused(void *ctx, uint64_t by, uint64_t generation, const char *why)
 {
     struct kl_node *node = ctx;
+    bool known = atomic_load(&node->own_known) && generation == atomic_load(&node->own_generation);
 
-    if (node->data.initial || atomic_load(&node->own_known)) {
+    if (node->data.initial || known) {
         kl_log(KL_LOG_ERROR, "node", "refused by node=%llu why=\"%s\"; this process ends",
                (unsigned long long)by, why);
         _exit(KL_EXIT_DUPLICATE);
     }
-    kl_log(KL_LOG_WARN, "node", "not accepted yet by node=%llu why=\"%s\"", (unsigned long long)by,
-           why);
+    if (!atomic_exchange(&node->told_refused, true)) {
+        kl_log(KL_LOG_WARN, "node",
+               "this data directory is new: it waits to be accepted by=%llu "
+               "hint=\"kluis cluster replace-node --node-id %llu\"",
+               (unsigned long long)by, (unsigned long long)node->view.node_id);
+    }
 }
 
 enum kl_status kl_node_open_peers(struct kl_node *node, char *err, size_t err_len)

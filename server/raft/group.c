@@ -428,6 +428,7 @@ void kl_group_turn(struct kl_group *g)
     leadership(g);
     kl_group_lease_renew(g);
     kl_group_space_check(g);
+    kl_group_full_check(g);
     kl_group_write_turn(g);
     kl_group_steer_turn(g);
     kl_stream_send_turn(g);

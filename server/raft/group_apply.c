@@ -253,9 +253,13 @@ static int fsm_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsign
     }
     /* N15: when two configurations were committed at once raft asks between the two, and would put
      * the older one into a snapshot that holds the newer: after a restart the newer would be
-     * uncommitted for ever, and who gets the snapshot would never hear of it. */
-    if (kl_group_covers(g, KL_COVER_CONF) && g->raft.configuration_uncommitted_index != 0 &&
-        g->raft.configuration_uncommitted_index <= g->raft.commit_index) {
+     * uncommitted for ever, and who gets the snapshot would never hear of it. And after a restart or
+     * with N19 the last configuration that is known to be committed may lie ahead of the commit:
+     * nobody takes a snapshot whose configuration is newer than itself. */
+    if (kl_group_covers(g, KL_COVER_CONF) &&
+        ((g->raft.configuration_uncommitted_index != 0 &&
+          g->raft.configuration_uncommitted_index <= g->raft.commit_index) ||
+         g->raft.configuration_committed_index > ref.index)) {
         return RAFT_BUSY;
     }
     if (ref.applied > ref.index) {

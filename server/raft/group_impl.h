@@ -113,6 +113,7 @@ struct kl_group {
     uint64_t proposed_us;
     bool no_space_log, no_space_store;
     uint64_t probe_us, probe_term, probe_index;
+    uint64_t full_since_us, full_tried_us; /* this leader's own disk is full; 0 = it is not */
     struct raft_barrier probe;
 
     /* Leading. */
@@ -201,6 +202,8 @@ void kl_group_write_fail(struct kl_group *g, enum kl_status status);
 /* Frees what Raft no longer holds. */
 void kl_group_landed_free(struct kl_group *g);
 void kl_group_space_check(struct kl_group *g);
+/* A leader whose own disk is full hands over to one that has room. */
+void kl_group_full_check(struct kl_group *g);
 
 /* group_read.c */
 void kl_group_gate_shut(struct kl_group *g);
@@ -218,6 +221,9 @@ void kl_group_steer_turn(struct kl_group *g);
 void kl_group_steer_fail(struct kl_group *g);
 /* Begins a transfer inside of the group; may be refused. */
 bool kl_group_hand_over(struct kl_group *g);
+/* The voter that has most of the log among those that answer; 0 = none does. with_room: only one whose
+ * disk has room for more log. */
+uint64_t kl_group_successor(struct kl_group *g, bool with_room);
 
 /* group_status.c */
 void kl_group_publish(struct kl_group *g);

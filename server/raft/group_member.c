@@ -113,8 +113,7 @@ static const struct raft_server *member_of(const struct kl_group *g, uint64_t no
     return NULL;
 }
 
-/* The voter that has most of the log among those that answer; 0 = none does. */
-static uint64_t successor(struct kl_group *g)
+uint64_t kl_group_successor(struct kl_group *g, bool with_room)
 {
     const struct raft_configuration *conf = &g->raft.configuration;
     uint64_t now = kl_group_now_us(g);
@@ -132,6 +131,7 @@ static uint64_t successor(struct kl_group *g)
         ack = kl_group_ack(g, s->id);
         if (ack == NULL || ack->heard_us == 0 ||
             now - ack->heard_us > (uint64_t)g->options.election_timeout_ms * 1000 ||
+            (with_room && ack->capacity < KL_LOG_CAPACITY_MIN_KB) ||
             raft_match_index(&g->raft, s->id, &match) != 0) {
             continue;
         }
@@ -191,7 +191,10 @@ static void transfer_begin(struct kl_group *g, struct kl_steer *s)
         return;
     }
     if (s->node == 0) {
-        s->node = successor(g);
+        s->node = kl_group_successor(g, true);
+    }
+    if (s->node == 0) {
+        s->node = kl_group_successor(g, false);
     }
     if (s->node == 0) {
         steer_finish(g, KL_UNAVAILABLE);

@@ -291,6 +291,15 @@ static bool worth_it(const struct kl_group *g, uint64_t now)
            now - g->proposed_us >= KL_GATHER_US;
 }
 
+/* Is this leader, whose store is full, about to be followed by one that has room? Then what waits here
+ * is soon told where to go. */
+static bool giving_way(struct kl_group *g, uint64_t now)
+{
+    return g->full_since_us != 0 &&
+           now - g->full_since_us <= 2 * (uint64_t)g->options.election_timeout_ms * 1000 &&
+           kl_group_successor(g, true) != 0;
+}
+
 void kl_group_write_turn(struct kl_group *g)
 {
     uint64_t now;
@@ -304,14 +313,15 @@ void kl_group_write_turn(struct kl_group *g)
         kl_group_write_fail(g, KL_NOT_LEADER);
         return;
     }
-    if (g->no_space_log || g->no_space_store) {
+    now = kl_group_now_us(g);
+    if (g->no_space_log || (g->no_space_store && !giving_way(g, now))) {
         kl_group_write_fail(g, KL_NO_SPACE);
         return;
     }
-    now = kl_group_now_us(g);
     /* Before the last entry of former terms is applied its time is not known, and stamps must not
      * fall. During a transfer Raft takes nothing; if it fails we go on. */
-    if (!g->ready || raft_transferee(&g->raft) != 0 || g->step == KL_STEP_SETTLING) {
+    if (!g->ready || g->no_space_store || raft_transferee(&g->raft) != 0 ||
+        g->step == KL_STEP_SETTLING) {
         queue_expire(g, now);
         return;
     }
@@ -392,5 +402,33 @@ void kl_group_space_check(struct kl_group *g)
         g->probe_index = raft_last_index(&g->raft) + 1;
         memset(&g->probe, 0, sizeof g->probe);
         (void)raft_barrier(&g->raft, &g->probe, NULL);
+    }
+}
+
+/*
+ * A full disk on the leader alone must not stop writes: the others have a majority. A full store is
+ * certain at once; the log's prepared space may run short for a moment on any busy node.
+ */
+void kl_group_full_check(struct kl_group *g)
+{
+    uint64_t now = kl_group_now_us(g);
+    bool log_full = !g->no_space_log && g->wio.io->capacity < KL_LOG_CAPACITY_MIN_KB;
+
+    if (g->lead_term == 0 || !(g->no_space_store || log_full)) {
+        g->full_since_us = 0;
+        g->full_tried_us = 0;
+        return;
+    }
+    if (g->full_since_us == 0) {
+        g->full_since_us = now;
+    }
+    if (!g->no_space_store && now - g->full_since_us < (uint64_t)KL_LOG_PROBE_MS * 1000) {
+        return;
+    }
+    if (g->steers == NULL && g->step == KL_STEP_IDLE &&
+        (g->full_tried_us == 0 || now - g->full_tried_us >= (uint64_t)KL_LOG_PROBE_MS * 1000) &&
+        kl_group_successor(g, true) != 0) {
+        g->full_tried_us = now;
+        (void)kl_group_hand_over(g);
     }
 }

@@ -152,6 +152,7 @@ static void check_links_locked(struct kl_peers *peers, uint64_t now_ms, bool was
             now_ms - link->heard_ms >= KL_PEER_SILENCE_MS) {
             kl_conn_close(link->conn);
         } else if (link->live && now_ms - link->pinged_ms >= KL_PEER_PING_MS) {
+            link->peer->said_refused = link->peer->said_refusal = KL_OK;
             link->pinged_ms = now_ms;
             (void)!kl_conn_send(link->conn, &ping);
         }

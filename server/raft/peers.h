@@ -41,8 +41,9 @@ struct kl_peers_options {
                                  uint64_t generation);
     /* What to say of our own data directory; NULL: 0. Any thread, often; must not block. */
     uint64_t (*generation)(void *ctx);
-    /* This node was refused by a peer because another data directory or process holds its id. */
-    void (*on_refused)(void *ctx, uint64_t by_node, const char *why);
+    /* This node was refused by a peer because another data directory or process holds its id.
+     * generation: what the refused greeting said; it may have been an old one. */
+    void (*on_refused)(void *ctx, uint64_t by_node, uint64_t generation, const char *why);
 };
 
 KL_MUST_USE enum kl_status kl_peers_new(const struct kl_peers_options *options,

@@ -39,7 +39,7 @@ enum kl_status kl_peer_send_hello(struct kl_peer_link *link, uint64_t to_node)
     hello.wall_ms = peers->options.clock->wall_ms(peers->options.clock->ctx);
     hello.instance = peers->instance;
     if (peers->options.generation != NULL) {
-        hello.generation = peers->options.generation(peers->options.ctx);
+        hello.generation = link->told = peers->options.generation(peers->options.ctx);
     }
     message.body_case = KLUIS__PEER__MESSAGE__BODY_HELLO;
     message.hello = &hello;
@@ -51,6 +51,24 @@ enum kl_status kl_peer_send_hello(struct kl_peer_link *link, uint64_t to_node)
 }
 
 /* ---- refusing ---- */
+
+/* A warning for the first refusal of its kind since a connection lasted. ours: we refuse. */
+static enum kl_log_level refusal_level(struct kl_peer_link *link, bool ours, enum kl_status status)
+{
+    enum kl_log_level level = KL_LOG_WARN;
+    struct kl_peer *peer;
+    enum kl_status *said;
+
+    nng_mtx_lock(link->peers->lock);
+    peer = kl_peers_find(link->peers, link->node);
+    if (peer != NULL) {
+        said = ours ? &peer->said_refusal : &peer->said_refused;
+        level = *said == status ? KL_LOG_DEBUG : KL_LOG_WARN;
+        *said = status;
+    }
+    nng_mtx_unlock(link->peers->lock);
+    return level;
+}
 
 void kl_peer_refuse(struct kl_peer_link *link, enum kl_status status, const char *why)
 {
@@ -69,7 +87,8 @@ void kl_peer_refuse(struct kl_peer_link *link, enum kl_status status, const char
     frame.body = kl_bytes_of(body, kluis__v1__reply__pack(&reply, body));
     link->ended = true;
     if (!info->retry_safe) {
-        kl_log(KL_LOG_WARN, "raft", "refused a node's connection node=%llu from=%s why=%s",
+        kl_log(refusal_level(link, true, status), "raft",
+               "refused a node's connection node=%llu from=%s why=%s",
                (unsigned long long)link->node, kl_conn_remote(link->conn), text);
     }
     if (kl_conn_send(link->conn, &frame) == KL_OK) {
@@ -91,11 +110,12 @@ void kl_peer_refused(struct kl_peer_link *link, struct kl_bytes body)
                 : kluis__v1__reply__unpack(&budget.allocator, body.len, body.ptr);
     link->ended = true;
     if (reply != NULL && !kl_status_info(kl_status_from_name(reply->status))->retry_safe) {
-        kl_log(KL_LOG_WARN, "raft", "a node refused us node=%llu why=%s",
+        enum kl_status st = kl_status_from_name(reply->status);
+
+        kl_log(refusal_level(link, false, st), "raft", "a node refused us node=%llu why=%s",
                (unsigned long long)link->node, reply->message);
-        if (kl_status_from_name(reply->status) == KL_ALREADY_EXISTS &&
-            options->on_refused != NULL) {
-            options->on_refused(options->ctx, link->node, reply->message);
+        if (st == KL_ALREADY_EXISTS && options->on_refused != NULL) {
+            options->on_refused(options->ctx, link->node, link->told, reply->message);
         }
     }
     kluis__v1__reply__free_unpacked(reply, &budget.allocator);
@@ -174,6 +194,13 @@ static void forget(struct kl_peer_link *link)
     kl_conn_close(link->conn);
 }
 
+/* Of an older directory that has been replaced by the newcomer's? It goes, and does not hold the id. */
+static bool replaced(const struct kl_peer_link *live, const struct kl_peer_link *newcomer)
+{
+    return live->generation < newcomer->generation &&
+           CRYPTO_memcmp(live->uuid, newcomer->uuid, KL_ID_LEN) != 0;
+}
+
 /* Is another process connected under this id? Asks it, waits for the answer, draws the conclusion. */
 static bool check_rival_locked(struct kl_peer_link *link, struct kl_peer *peer, struct verdict *v)
 {
@@ -184,7 +211,11 @@ static bool check_rival_locked(struct kl_peer_link *link, struct kl_peer *peer, 
     for (size_t i = 0; i < KL_LANES; i++) {
         struct kl_peer_link *live = peer->lanes[i].live;
 
-        rival = live != NULL && !same_process(live, link) ? live : rival;
+        if (live != NULL && replaced(live, link)) {
+            forget(live);
+        } else if (live != NULL && !same_process(live, link)) {
+            rival = live;
+        }
     }
     if (rival == NULL) {
         return true;
@@ -280,6 +311,7 @@ void kl_peer_greet(struct kl_peer_link *link, struct kl_bytes message)
         nng_mtx_lock(peers->lock);
         link->instance = m->hello->instance;
         memcpy(link->uuid, m->hello->data_uuid.data, KL_ID_LEN);
+        link->generation = m->hello->generation;
         link->lane = (enum kl_lane)m->hello->lane;
         ok = admit_locked(link, &v);
         nng_mtx_unlock(peers->lock);

@@ -38,6 +38,8 @@ struct kl_peer_link {
     uint64_t node; /* proven by its certificate; 0 before */
     uint64_t instance;
     uint8_t uuid[KL_ID_LEN];
+    uint64_t generation; /* of that directory, as it said */
+    uint64_t told;       /* the generation that our greeting said */
     uint64_t opened_ms, heard_ms, pinged_ms;
 };
 
@@ -57,6 +59,9 @@ struct kl_peer {
     /* Is the process that is connected still there? Asked when another one claims its id. */
     uint32_t probe;
     uint64_t probed_ms, answered_ms; /* 0 = not */
+    /* What was said of refusals since a connection lasted: they come again every second until
+     * somebody acts. KL_OK = nothing. */
+    enum kl_status said_refused, said_refusal;
 };
 
 struct kl_peer_call {

@@ -54,7 +54,7 @@ static void snapshot_clear(struct kl_wio_snapshot *s)
     raft_configuration_init(&s->conf);
 }
 
-static bool configuration_copy(const struct raft_configuration *from, struct raft_configuration *to)
+bool kl_wio_configuration_copy(const struct raft_configuration *from, struct raft_configuration *to)
 {
     raft_configuration_init(to);
     for (unsigned i = 0; i < from->n; i++) {
@@ -85,7 +85,7 @@ static void snapshot_keep(struct kl_wio *w, const struct raft_snapshot *from,
                           struct kl_wio_snapshot *to)
 {
     snapshot_clear(to);
-    if (from->n_bufs != 1 || !configuration_copy(&from->configuration, &to->conf) ||
+    if (from->n_bufs != 1 || !kl_wio_configuration_copy(&from->configuration, &to->conf) ||
         !buffer_copy(&from->bufs[0], &to->data)) {
         snapshot_clear(to);
         kl_wio_fatal(w, "out of memory while remembering a snapshot");
@@ -421,7 +421,7 @@ static void get_finish(struct kl_wio *w, struct raft_io_snapshot_get *req)
     s->configuration_index = w->newest.conf_index;
     s->bufs = raft_calloc(1, sizeof *s->bufs);
     s->n_bufs = 1;
-    if (s->bufs == NULL || !configuration_copy(&w->newest.conf, &s->configuration) ||
+    if (s->bufs == NULL || !kl_wio_configuration_copy(&w->newest.conf, &s->configuration) ||
         !buffer_copy(&w->newest.data, &s->bufs[0])) {
         raft_configuration_close(&s->configuration);
         raft_free(s->bufs);
@@ -546,6 +546,9 @@ static int wio_send(struct raft_io *io, struct raft_io_send *req, const struct r
 
 static void deliver(struct kl_wio *w, struct raft_message *m)
 {
+    if (m->type == RAFT_APPEND_ENTRIES) {
+        kl_wio_chain(w, &m->append_entries);
+    }
     w->recv_cb(w->io, m);
     if (!w->dead) {
         w->owner.after(w->owner.ctx);

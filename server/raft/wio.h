@@ -37,7 +37,8 @@ enum kl_cover {
     KL_COVER_BLANK = 1 << 14,     /* N14: barriers carry zeros, not old memory */
     KL_COVER_CONF = 1 << 15,      /* N15: no snapshot between two committed configurations */
     KL_COVER_REJECT = 1 << 17,    /* N17: no rejection of what is known to be there */
-    KL_COVER_ALL = (1 << 18) - 2
+    KL_COVER_CHAIN = 1 << 19, /* N19: a configuration behind another shows the first committed */
+    KL_COVER_ALL = (1 << 20) - 2
 };
 
 /* What to do with an InstallSnapshot that a peer sent. */
@@ -148,6 +149,11 @@ bool kl_wio_leader_silent(const struct kl_wio *w);
 bool kl_wio_stale_rejection(struct kl_wio *w, const struct raft_message *m);
 /* Does an AppendEntries contradict what is committed here? Raft would free its entries twice. */
 bool kl_wio_contradicts(const struct kl_wio *w, const struct raft_append_entries *a);
+/* false: out of memory, and *to is empty. */
+bool kl_wio_configuration_copy(const struct raft_configuration *from,
+                               struct raft_configuration *to);
+/* Before an AppendEntries that may begin with a change is delivered. */
+void kl_wio_chain(struct kl_wio *w, const struct raft_append_entries *a);
 /* Takes out what is already in the compacted part of the log. */
 void kl_wio_leave_out_stale(struct kl_wio *w, struct raft_append_entries *a);
 /* The process cannot go on: tells the owner once. */

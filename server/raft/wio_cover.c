@@ -1,6 +1,6 @@
 /*
- * Covers that stand on their own: who votes in very small clusters (N11, N13), and what comes
- * a second time or late (N12, N17).
+ * Covers that stand on their own: who votes in very small clusters (N11, N13), what comes
+ * a second time or late (N12, N17), and changes close together (N19).
  *
  * N11: the only voter of a configuration elects itself without a new term and without a vote. After
  * a restart it leads the old term once more, and what it sent before the crash but had not stored
@@ -219,4 +219,30 @@ void kl_wio_leave_out_stale(struct kl_wio *w, struct raft_append_entries *a)
     }
     a->prev_log_index = r->commit_index;
     a->prev_log_term = trail_term(r, r->commit_index);
+}
+
+/*
+ * N19: when a follower hears of a change before it has applied the commit of the one before, raft
+ * forgets to note that one as committed, and if the second is taken back it falls back behind the
+ * first. But a leader makes a change only when the last is committed: so that it was.
+ */
+void kl_wio_chain(struct kl_wio *w, const struct raft_append_entries *a)
+{
+    struct raft *r = w->raft;
+    raft_index first = r->configuration_uncommitted_index;
+    struct raft_configuration conf;
+
+    if ((w->covers & KL_COVER_CHAIN) == 0 || a->n_entries == 0 ||
+        a->entries[0].type != RAFT_CHANGE || a->term < r->current_term || first == 0 ||
+        r->snapshot.installing || first > a->prev_log_index ||
+        trail_term(r, a->prev_log_index) != a->prev_log_term ||
+        trail_term(r, a->prev_log_index + 1) == a->entries[0].term) {
+        return; /* no change, no other before it, another log, or known already */
+    }
+    if (!kl_wio_configuration_copy(&r->configuration, &conf)) {
+        return; /* out of memory: as raft would do it */
+    }
+    raft_configuration_close(&r->configuration_committed);
+    r->configuration_committed = conf;
+    r->configuration_committed_index = first;
 }

@@ -300,7 +300,7 @@ struct cluster *cluster_new(const struct cluster_options *o)
 
         (void)snprintf(n->config, sizeof n->config, "%s/n%u.conf", c->dir, i + 1);
         (void)snprintf(n->log, sizeof n->log, "%s/n%u.log", c->dir, i + 1);
-        if (o->data_dirs == NULL) {
+        if (o->data_dirs == NULL || o->data_dirs[i] == NULL) {
             (void)snprintf(n->data, sizeof n->data, "%s/data%u", c->dir, i + 1);
         } else {
             (void)snprintf(n->data, sizeof n->data, "%s", o->data_dirs[i]);

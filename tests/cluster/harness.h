@@ -20,7 +20,7 @@ struct cluster_options {
     unsigned nodes;               /* 1..7 */
     uint64_t day_ms;              /* 0 = a real day */
     const char *extra_config;     /* lines for the [cluster] section, or NULL */
-    const char *const *data_dirs; /* one per node, or NULL for directories of the cluster's own */
+    const char *const *data_dirs; /* one per node; NULL: the cluster's own directories */
 };
 
 struct cluster;

@@ -1,14 +1,12 @@
-/* What an operator may meet at night: full disks, damaged files, wrong identities, hostile clients. */
+/* What an operator may meet at night: damaged files, wrong identities, hostile clients. */
 #include "tests/cluster/harness.h"
 #include "tests/lib/test.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -45,63 +43,6 @@ static enum kluis_status get(struct kluis_client *client, const char *name)
 
     kluis_secret_free(s);
     return st;
-}
-
-/* The disk of the only node fills up: writes are refused with a clear status, reads go on, and when
- * space returns writes do too, without a restart. */
-TEST(faults, full_disk)
-{
-    char mount_point[] = "/tmp/kluis-full-XXXXXX";
-    char ballast[64];
-    char value[20000];
-    const char *dirs[1];
-    char data[64];
-    struct kluis_client *client;
-    enum kluis_status st = KLUIS_OK;
-    struct cluster *c;
-    uint64_t until;
-    int fd;
-
-    assert_non_null(mkdtemp(mount_point));
-    if (mount("tmpfs", mount_point, "tmpfs", 0, "size=128m") != 0) {
-        print_message("SKIPPED LOUDLY: no right to mount a small file system (%s)\n",
-                      strerror(errno));
-        (void)rmdir(mount_point);
-        skip();
-    }
-    memset(value, 'x', sizeof value);
-    (void)snprintf(data, sizeof data, "%s/data", mount_point);
-    (void)snprintf(ballast, sizeof ballast, "%s/ballast", mount_point);
-    dirs[0] = data;
-    c = cluster_new(&(struct cluster_options){.nodes = 1, .data_dirs = dirs});
-    client = cluster_client(c);
-    vault(client, "faults");
-    CHECK_EQ(set(client, "before", "x", 1, CALL_MS), KLUIS_OK);
-
-    fd = open(ballast, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-    assert_true(fd >= 0);
-    while (write(fd, value, sizeof value) > 0) {
-    }
-    until = harness_now_us() + 60000000u;
-    while (st != KLUIS_NO_SPACE && harness_now_us() < until) {
-        st = set(client, "filler", value, sizeof value, 2000);
-    }
-    CHECK_EQ(st, KLUIS_NO_SPACE);
-    CHECK_EQ(get(client, "before"), KLUIS_OK);
-
-    (void)close(fd);
-    (void)unlink(ballast);
-    until = harness_now_us() + 60000000u;
-    while (st != KLUIS_OK && harness_now_us() < until) {
-        st = set(client, "after", "y", 1, 2000);
-    }
-    CHECK_EQ(st, KLUIS_OK);
-    CHECK_EQ(get(client, "after"), KLUIS_OK);
-    CHECK(cluster_running(c, 0));
-    kluis_close(client);
-    cluster_free(c);
-    CHECK_EQ(umount(mount_point), 0);
-    (void)rmdir(mount_point);
 }
 
 /* Overwrites bytes in the middle of every file of a directory whose name has the given part. */

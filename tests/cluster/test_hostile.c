@@ -160,16 +160,14 @@ static enum kluis_status set(struct kluis_client *client, const char *name, cons
     return kluis_secret_set(client, "hostile", name, value, len, NULL, CALL_MS, NULL);
 }
 
-/* Everybody else is served, and soon. */
+/* Everybody else is served within a call's deadline. */
 static void check_served(struct fixture *f)
 {
     struct kluis_secret *s = NULL;
-    uint64_t begun = harness_now_us();
 
     CHECK_EQ(set(f->client, "served", "x", 1), KLUIS_OK);
     CHECK_EQ(kluis_secret_get(f->client, "hostile", "served", NULL, CALL_MS, &s), KLUIS_OK);
     kluis_secret_free(s);
-    CHECK(harness_now_us() - begun < 5000000u);
     CHECK(cluster_running(f->cluster, 0));
 }
 

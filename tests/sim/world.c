@@ -129,6 +129,12 @@ static void event_free(struct sim_event *e)
 
 /* ---- words ---- */
 
+/* To print. SIM_S is of an enumeration, and newer compilers want its conversion said. */
+static double seconds_now(const struct sim_world *w)
+{
+    return (double)sim_now(w) / (double)SIM_S;
+}
+
 void sim_fail(struct sim_world *w, const char *format, ...)
 {
     va_list args;
@@ -138,7 +144,7 @@ void sim_fail(struct sim_world *w, const char *format, ...)
         return;
     }
     w->failed = true;
-    n = snprintf(w->failure, sizeof w->failure, "at %.6f s: ", (double)sim_now(w) / SIM_S);
+    n = snprintf(w->failure, sizeof w->failure, "at %.6f s: ", seconds_now(w));
     va_start(args, format);
     (void)vsnprintf(w->failure + n, sizeof w->failure - (size_t)n, format, args);
     va_end(args);
@@ -152,7 +158,7 @@ void sim_say(struct sim_world *w, const char *format, ...)
     if (w->verbose == 0) {
         return;
     }
-    printf("%10.6f ", (double)sim_now(w) / SIM_S);
+    printf("%10.6f ", seconds_now(w));
     if (w->current != NULL) {
         printf("n%" PRIu64 " ", w->current->id);
     }

@@ -53,27 +53,39 @@ static void on_peer(void *ctx, uint64_t node, bool connected)
 }
 
 static enum kl_status check_uuid(void *ctx, uint64_t node, const uint8_t uuid[KL_ID_LEN],
-                                 uint64_t generation)
+                                 uint64_t claimed)
 {
     struct node *n = ctx;
     enum kl_status st;
 
     (void)node;
     (void)uuid;
-    (void)generation;
+    (void)claimed;
     (void)pthread_mutex_lock(&n->lock);
     st = n->uuid_status;
     (void)pthread_mutex_unlock(&n->lock);
     return st;
 }
 
-static void on_refused(void *ctx, uint64_t by, const char *why)
+static uint64_t generation(void *ctx)
+{
+    struct node *n = ctx;
+    uint64_t value;
+
+    (void)pthread_mutex_lock(&n->lock);
+    value = n->generation;
+    (void)pthread_mutex_unlock(&n->lock);
+    return value;
+}
+
+static void on_refused(void *ctx, uint64_t by, uint64_t generation, const char *why)
 {
     struct node *n = ctx;
 
     (void)pthread_mutex_lock(&n->lock);
     n->refused++;
     n->refused_by = by;
+    n->refused_generation = generation;
     (void)snprintf(n->why, sizeof n->why, "%s", why);
     changed(n);
 }
@@ -107,9 +119,10 @@ void node_start(struct node *n, const struct node_setup *setup)
                                        .on_request = on_request,
                                        .on_peer = on_peer,
                                        .check_uuid = check_uuid,
+                                       .generation = generation,
                                        .on_refused = on_refused};
 
-    *n = (struct node){.id = setup->id};
+    *n = (struct node){.id = setup->id, .generation = setup->generation};
     (void)pthread_mutex_init(&n->lock, NULL);
     (void)pthread_cond_init(&n->changed, NULL);
     for (uint64_t id = 1; id <= NODES; id++) {

@@ -26,7 +26,8 @@ struct node {
     size_t requests;
     bool mute; /* requests are not answered */
     unsigned refused;
-    uint64_t refused_by;
+    uint64_t refused_by, refused_generation;
+    uint64_t generation; /* what its greetings say */
     char why[128];
     enum kl_status uuid_status; /* what check_uuid answers */
     unsigned replies;
@@ -39,6 +40,7 @@ struct node_setup {
     uint64_t id;
     const char *cert; /* nodeID */
     uint16_t port;
+    uint64_t generation;
     uint8_t uuid;                  /* every byte of it; default: id */
     uint16_t addresses[NODES + 1]; /* ports of the other nodes, by id; 0: nobody listens there */
 };

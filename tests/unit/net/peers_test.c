@@ -219,6 +219,52 @@ TEST(peers, registered_directory)
     stop_all(n, 2);
 }
 
+static bool node_was_refused_as(const struct node *n, size_t generation)
+{
+    return n->refused_generation == generation;
+}
+
+/* A refusal says which greeting it was for: what this node has learned since was not in it. */
+TEST(peers, refused_greeting)
+{
+    struct node n[2];
+    struct node_setup setup = {.id = 2};
+
+    node_start(&n[1], &setup);
+    n[1].uuid_status = KL_ALREADY_EXISTS;
+    setup = (struct node_setup){.id = 1, .generation = 3, .addresses = {0, 0, n[1].port}};
+    node_start(&n[0], &setup);
+    CHECK(node_wait(&n[0], node_was_refused, 1));
+    CHECK_EQ(n[0].refused_generation, 3);
+    (void)pthread_mutex_lock(&n[0].lock);
+    n[0].generation = 4;
+    (void)pthread_mutex_unlock(&n[0].lock);
+    CHECK(node_wait(&n[0], node_was_refused_as, 4));
+    stop_all(n, 2);
+}
+
+/* A process whose directory has been replaced does not hold the id, although it answers: the new one
+ * takes its place, and the old one is refused. */
+TEST(peers, replaced_while_running)
+{
+    struct node n[2];
+    struct node second;
+    struct node_setup setup = {.id = 1, .uuid = 77, .generation = 1};
+
+    start_all(n, 2);
+    deliver(&n[0], &n[1], 1, KL_LANE_BULK, 10);
+    setup.addresses[2] = n[1].port;
+    node_start(&second, &setup);
+    CHECK(node_wait(&second, node_is_up, 2));
+    CHECK(node_wait(&n[0], node_was_refused, 1));
+    CHECK_EQ(n[0].refused_generation, 0);
+    CHECK_STR(n[0].why, "another process holds this node id");
+    deliver(&n[1], &second, 1, KL_LANE_CONTROL, 10);
+    CHECK_EQ(second.refused, 0);
+    node_stop(&second);
+    stop_all(n, 2);
+}
+
 /* The address of another node than expected never becomes a connection, nor does a node with
  * another cluster's certificate. */
 TEST(peers, strangers)

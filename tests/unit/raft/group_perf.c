@@ -136,6 +136,6 @@ TEST(perf, reads)
         CHECK_OK(kl_group_read_end(g, &read));
     }
     took = real_us() - begun;
-    print_message("reads (begin and end): %.0f/s\n", N * 1e6 / (double)took);
+    print_message("reads (begin and end): %.0f/s\n", (double)N * 1e6 / (double)took);
     lab_free(lab);
 }

@@ -230,7 +230,7 @@ TEST(group, store_full)
     struct kl_read read;
     unsigned leader;
 
-    lab_start(lab, 3, 3);
+    lab_start(lab, 1, 1); /* nobody could take over */
     lab_init_group(lab);
     lab_fill(lab, 0, 10, 100);
     leader = lab_leader(lab);
@@ -253,6 +253,79 @@ TEST(group, store_full)
     CHECK(!lab_has_vault(lab, leader, 11));
     lab_call_free(stuck);
     lab_call_free(refused);
+    lab_free(lab);
+}
+
+static bool gave_way(struct lab *lab, void *arg)
+{
+    return lab->nodes[*(unsigned *)arg].group->lead_term == 0;
+}
+
+/* A leader whose store is full hands over: writes go on, what it had proposed counts once, and when
+ * space returns it has what the others have. */
+TEST(group, store_full_hands_over)
+{
+    struct lab *lab = lab_new();
+    struct lab_call *stuck;
+    struct lab_call *waits;
+    unsigned leader;
+
+    lab_start(lab, 3, 3);
+    lab_init_group(lab);
+    lab_fill(lab, 0, 10, 100);
+    leader = lab_leader(lab);
+    lab->nodes[leader].full = true;
+    stuck = lab_vault(lab, leader, 10, 100);
+    CHECK(lab_run_until(lab, no_space, &leader, 5000));
+    waits = lab_vault(lab, leader, 11, 100);
+    CHECK(lab_run_until(lab, gave_way, &leader, 5000));
+    lab_fill(lab, 20, 30, 100);
+    CHECK_NE(lab_leader(lab), leader);
+    CHECK_EQ(waits->status, KL_NOT_LEADER); /* nothing was done: it may be sent again */
+    CHECK_EQ(lab->nodes[leader].fatals, 0);
+    CHECK(!lab_has_vault(lab, leader, 49));
+    lab->nodes[leader].full = false;
+    lab_converge(lab);
+    CHECK(stuck->done);
+    CHECK_EQ(stuck->times, 1);
+    for (unsigned id = 1; id <= 3; id++) {
+        CHECK(lab_has_vault(lab, id, 10));
+        CHECK(!lab_has_vault(lab, id, 11));
+        CHECK(lab_has_vault(lab, id, 49));
+    }
+    lab_call_free(stuck);
+    lab_call_free(waits);
+    lab_free(lab);
+}
+
+/* The storage counts its room in every turn of the loop; here it has none whenever the group looks at
+ * its clock. */
+static uint64_t mono_us_without_room(void *ctx)
+{
+    struct lab_node *n = ctx;
+
+    n->io.capacity = 0;
+    return lab_now_us(n->lab);
+}
+
+/* A leader whose own log has had no room for a while hands over too. */
+TEST(group, log_full_hands_over)
+{
+    struct lab *lab = lab_new();
+    unsigned leader;
+    uint64_t begun;
+
+    lab_start(lab, 3, 3);
+    lab_init_group(lab);
+    lab_fill(lab, 0, 10, 100);
+    leader = lab_leader(lab);
+    lab->clocks[leader].mono_us = mono_us_without_room;
+    begun = lab_now_us(lab);
+    CHECK(lab_run_until(lab, gave_way, &leader, 10000));
+    CHECK(lab_now_us(lab) - begun >= KL_LOG_PROBE_MS * 1000ULL); /* a moment means nothing */
+    CHECK_NE(lab_leader(lab), leader);
+    lab_fill(lab, 20, 10, 100);
+    lab_converge(lab);
     lab_free(lab);
 }
 
@@ -328,5 +401,39 @@ TEST(group, status)
     CHECK_EQ(s.state, RAFT_FOLLOWER);
     CHECK_EQ(s.leader_id, leader);
     CHECK(!s.ready && !s.lease);
+    lab_free(lab);
+}
+
+static int snapshot_asked(struct kl_group *g)
+{
+    struct raft_buffer *bufs = NULL;
+    unsigned n = 0;
+    int rv = g->fsm.snapshot(&g->fsm, &bufs, &n);
+
+    for (unsigned i = 0; i < n; i++) {
+        raft_free(bufs[i].base);
+    }
+    raft_free(bufs);
+    return rv;
+}
+
+/* A configuration that is known to be committed may lie ahead of what this node knows of the commit
+ * (N19, a restart). A snapshot below it would name a configuration from its own future, which peers
+ * refuse. */
+TEST(group, no_snapshot_below_its_configuration)
+{
+    struct lab *lab = lab_new();
+    struct raft *r;
+
+    lab_start(lab, 1, 1);
+    lab_init_group(lab);
+    lab_fill(lab, 0, 10, 10);
+    lab_converge(lab);
+    r = &lab->nodes[1].group->raft;
+    CHECK_EQ(snapshot_asked(lab->nodes[1].group), 0);
+    r->configuration_committed_index = raft_last_applied(r) + 1;
+    CHECK_EQ(snapshot_asked(lab->nodes[1].group), RAFT_BUSY);
+    r->configuration_committed_index = raft_last_applied(r);
+    CHECK_EQ(snapshot_asked(lab->nodes[1].group), 0);
     lab_free(lab);
 }

@@ -286,6 +286,136 @@ TEST(wio, overtaken_rejection)
     teardown(&b);
 }
 
+/* ---- N19 ---- */
+
+/* Nodes 1 and 2 vote; with `three` node 3 stands by. */
+static struct raft_buffer change_of(bool three)
+{
+    struct raft_configuration conf;
+    struct raft_buffer buf;
+
+    raft_configuration_init(&conf);
+    CHECK_EQ(raft_configuration_add(&conf, 1, "1", RAFT_VOTER), 0);
+    CHECK_EQ(raft_configuration_add(&conf, 2, "2", RAFT_VOTER), 0);
+    if (three) {
+        CHECK_EQ(raft_configuration_add(&conf, 3, "3", RAFT_STANDBY), 0);
+    }
+    CHECK_EQ(raft_configuration_encode(&conf, &buf), 0);
+    raft_configuration_close(&conf);
+    return buf;
+}
+
+/* One entry from node 2, received and stored; its term is the message's. */
+static void receive_entry(struct bench *b, raft_term term, raft_index prev, raft_term prev_term,
+                          raft_index commit, struct raft_entry entry)
+{
+    struct raft_entry *e = raft_calloc(1, sizeof *e);
+    struct raft_message m = {.type = RAFT_APPEND_ENTRIES, .server_id = 2, .server_address = "2"};
+    raft_io_append_cb cb;
+    struct raft_io_append *append;
+
+    *e = entry;
+    e->term = term;
+    e->batch = entry.buf.base;
+    m.append_entries = (struct raft_append_entries){.version = 1,
+                                                    .term = term,
+                                                    .prev_log_index = prev,
+                                                    .prev_log_term = prev_term,
+                                                    .leader_commit = commit,
+                                                    .entries = e,
+                                                    .n_entries = 1};
+    kl_wio_receive(&b->w, &m);
+    append = b->append;
+    cb = b->append_cb;
+    CHECK(append != NULL);
+    b->append = NULL;
+    cb(append, 0);
+}
+
+/* Entry 2 makes node 2 a voter and is committed, entry 3 adds node 3 and is taken back by the leader
+ * of the next term. `commit` is what this node heard of the commit when entry 3 came. Returns the
+ * role that node 2 then has here. */
+static int role_after_rollback(unsigned covers_off, raft_index commit, raft_index *committed)
+{
+    struct raft_entry barrier = {.type = RAFT_BARRIER, .buf = {raft_calloc(1, 8), 8}};
+    struct bench b;
+    int role;
+
+    setup(&b, covers_off);
+    receive_entry(&b, 3, 1, 1, 1,
+                  (struct raft_entry){.type = RAFT_CHANGE, .buf = change_of(false)});
+    CHECK_EQ(b.raft.configuration_uncommitted_index, 2);
+    receive_entry(&b, 3, 2, 3, commit,
+                  (struct raft_entry){.type = RAFT_CHANGE, .buf = change_of(true)});
+    CHECK_EQ(b.raft.configuration_uncommitted_index, 3);
+    CHECK_EQ(b.raft.configuration.n, 3);
+    receive_entry(&b, 4, 2, 3, 2, barrier);
+    CHECK_EQ(b.raft.configuration_uncommitted_index, 0);
+    CHECK_EQ(b.raft.last_applied, 2);
+    CHECK_EQ(b.raft.configuration.n, 2);
+    role = b.raft.configuration.servers[1].role;
+    *committed = b.raft.configuration_committed_index;
+    teardown(&b);
+    return role;
+}
+
+/* N19: a change that is taken back leaves the one before it in force, whether or not this node had
+ * heard of its commit; libraft falls back behind a committed change. */
+TEST(wio, change_taken_back)
+{
+    raft_index committed = 0;
+
+    for (raft_index commit = 1; commit <= 2; commit++) {
+        CHECK_EQ(role_after_rollback(0, commit, &committed), RAFT_VOTER);
+        CHECK_EQ(committed, 2);
+        CHECK_EQ(role_after_rollback(KL_COVER_CHAIN, commit, &committed), RAFT_STANDBY);
+        CHECK_EQ(committed, 1);
+    }
+}
+
+/* N19: what is not the log that this node has, or is there already, says nothing about the change
+ * before. */
+TEST(wio, change_elsewhere)
+{
+    struct raft_entry e = {.type = RAFT_CHANGE};
+    struct raft_append_entries a = {.version = 1,
+                                    .term = 3,
+                                    .prev_log_index = 2,
+                                    .prev_log_term = 3,
+                                    .leader_commit = 1,
+                                    .entries = &e,
+                                    .n_entries = 1};
+    struct bench b;
+
+    setup(&b, 0);
+    receive_entry(&b, 3, 1, 1, 1,
+                  (struct raft_entry){.type = RAFT_CHANGE, .buf = change_of(false)});
+    e.term = 3;
+    a.term = 2; /* of an old leader */
+    kl_wio_chain(&b.w, &a);
+    CHECK_EQ(b.raft.configuration_committed_index, 1);
+    a.term = 4;
+    a.prev_log_term = 2; /* another log */
+    kl_wio_chain(&b.w, &a);
+    CHECK_EQ(b.raft.configuration_committed_index, 1);
+    a.prev_log_index = 1; /* the change itself, again */
+    a.prev_log_term = 1;
+    kl_wio_chain(&b.w, &a);
+    CHECK_EQ(b.raft.configuration_committed_index, 1);
+    e.term = 4; /* another one in its place */
+    kl_wio_chain(&b.w, &a);
+    CHECK_EQ(b.raft.configuration_committed_index, 1);
+    a.prev_log_index = 2;
+    a.prev_log_term = 3;
+    e.type = RAFT_COMMAND;
+    kl_wio_chain(&b.w, &a);
+    CHECK_EQ(b.raft.configuration_committed_index, 1);
+    e.type = RAFT_CHANGE;
+    kl_wio_chain(&b.w, &a);
+    CHECK_EQ(b.raft.configuration_committed_index, 2);
+    teardown(&b);
+}
+
 static void put_done(struct raft_io_snapshot_put *req, int status)
 {
     *(int *)req->data = status;
