@@ -510,6 +510,12 @@ static void send_one(struct kl_wio *w, const struct raft_message *m)
         return; /* no leader is known any more; or the answer to solo_vote() */
     }
     switch (m->type) {
+    case RAFT_APPEND_ENTRIES:
+        if (covers(w, KL_COVER_REPEAT)) {
+            kl_wio_leave_out_sent(w, m->server_id, &copy.append_entries);
+        }
+        w->owner.transmit(w->owner.ctx, &copy);
+        return;
     case RAFT_APPEND_ENTRIES_RESULT:
         if (copy.append_entries_result.rejected != 0 && covers(w, KL_COVER_BACKTRACK)) {
             result_hint(w, &copy.append_entries_result);
@@ -517,6 +523,7 @@ static void send_one(struct kl_wio *w, const struct raft_message *m)
         w->owner.transmit(w->owner.ctx, &copy);
         return;
     case RAFT_INSTALL_SNAPSHOT:
+        kl_wio_sent_answer(w, m->server_id, false);
         /* N7: the library corrects last_index to what it read, but not last_term. */
         if (covers(w, KL_COVER_META) && copy.install_snapshot.last_index == w->newest.index) {
             copy.install_snapshot.last_term = w->newest.term;
@@ -716,6 +723,7 @@ void kl_wio_receive(struct kl_wio *w, struct raft_message *m)
         receive_install(w, m);
         break;
     case RAFT_APPEND_ENTRIES_RESULT:
+        kl_wio_sent_answer(w, m->server_id, m->append_entries_result.rejected == 0);
         if (!kl_wio_stale_rejection(w, m)) {
             deliver(w, m);
         }

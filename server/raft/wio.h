@@ -37,7 +37,8 @@ enum kl_cover {
     KL_COVER_BLANK = 1 << 14,     /* N14: barriers carry zeros, not old memory */
     KL_COVER_CONF = 1 << 15,      /* N15: no snapshot between two committed configurations */
     KL_COVER_REJECT = 1 << 17,    /* N17: no rejection of what is known to be there */
-    KL_COVER_CHAIN = 1 << 19, /* N19: a configuration behind another shows the first committed */
+    KL_COVER_REPEAT = 1 << 18,    /* N18: a slow follower does not get everything over and over */
+    KL_COVER_CHAIN = 1 << 19,     /* N19: a change behind another shows the first committed */
     KL_COVER_ALL = (1 << 20) - 2
 };
 
@@ -74,6 +75,14 @@ struct kl_wio_snapshot {
     struct raft_buffer data;
 };
 
+/* Up to where a peer was sent the log. */
+struct kl_wio_sent {
+    raft_id to;
+    raft_term term;   /* of this node's leadership */
+    raft_index until; /* 0: begin anew */
+    bool accepts;     /* what its last answer was */
+};
+
 struct kl_wio {
     struct raft_io *io;
     struct raft *raft;
@@ -91,6 +100,8 @@ struct kl_wio {
     size_t sends_n, sends_cap;
     struct raft_io_snapshot_get *gets[KL_WIO_GETS_MAX];
     size_t gets_n;
+    struct kl_wio_sent sent[KL_NODES_MAX];
+    size_t sent_n;
 
     struct kl_wio_snapshot newest, putting;
     struct {
@@ -111,7 +122,8 @@ struct kl_wio {
     raft_index loaded;   /* last index of log and snapshot at the start; 0 = there was nothing */
     bool loaded_alone;   /* and its only voter was this node */
     raft_term solo_term; /* taken as the only voter */
-    uint64_t n_split, n_held, n_term_kept, n_solo, n_stale; /* how often a cover did something */
+    /* How often a cover did something. */
+    uint64_t n_split, n_held, n_term_kept, n_solo, n_stale, n_repeat;
 };
 
 /* Replaces the functions of `io`. raft_init() must have been called with it. */
@@ -156,6 +168,11 @@ bool kl_wio_configuration_copy(const struct raft_configuration *from,
 void kl_wio_chain(struct kl_wio *w, const struct raft_append_entries *a);
 /* Takes out what is already in the compacted part of the log. */
 void kl_wio_leave_out_stale(struct kl_wio *w, struct raft_append_entries *a);
+/* Takes out the entries that the peer was sent already, and remembers the others. */
+void kl_wio_leave_out_sent(struct kl_wio *w, raft_id to, struct raft_append_entries *a);
+/* The peer has answered, or is sent a snapshot, which is as if it had rejected: what it was sent
+ * before it may lack. */
+void kl_wio_sent_answer(struct kl_wio *w, raft_id to, bool accepts);
 /* The process cannot go on: tells the owner once. */
 void kl_wio_fatal(struct kl_wio *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -246,3 +246,61 @@ void kl_wio_chain(struct kl_wio *w, const struct raft_append_entries *a)
     r->configuration_committed = conf;
     r->configuration_committed_index = first;
 }
+
+static struct kl_wio_sent *sent_to(struct kl_wio *w, raft_id to)
+{
+    for (size_t i = 0; i < w->sent_n; i++) {
+        if (w->sent[i].to == to) {
+            return &w->sent[i];
+        }
+    }
+    if (w->sent_n == KL_NODES_MAX) {
+        w->sent_n = 0; /* peers have come and gone: at worst something is sent twice */
+    }
+    w->sent[w->sent_n] = (struct kl_wio_sent){.to = to};
+    return &w->sent[w->sent_n++];
+}
+
+/*
+ * N18: raft takes a follower that did not answer for a tick for lost and sends it all that it has not
+ * acknowledged, again with every new entry: the slower it is, the more it gets. But connections lose
+ * nothing on the way, so what was sent is left out. The message then follows on the last entry sent,
+ * and a follower that lacks it, because a connection broke, rejects it: then it gets everything.
+ *
+ * Only to a follower that accepts: from where one rejects, raft draws conclusions about a snapshot.
+ */
+void kl_wio_leave_out_sent(struct kl_wio *w, raft_id to, struct raft_append_entries *a)
+{
+    struct kl_wio_sent *s = sent_to(w, to);
+    raft_index last = a->prev_log_index + a->n_entries;
+    raft_index known;
+
+    if (s->term != a->term) {
+        *s = (struct kl_wio_sent){.to = to, .term = a->term};
+    }
+    if (!s->accepts || a->n_entries == 0) {
+        return;
+    }
+    if (s->until > a->prev_log_index) {
+        known = s->until < last ? s->until : last;
+        known -= a->prev_log_index;
+        a->prev_log_term = a->entries[known - 1].term;
+        a->prev_log_index += known;
+        a->entries += known;
+        a->n_entries -= (unsigned)known;
+        w->n_repeat++;
+    }
+    if (last > s->until) {
+        s->until = last;
+    }
+}
+
+void kl_wio_sent_answer(struct kl_wio *w, raft_id to, bool accepts)
+{
+    struct kl_wio_sent *s = sent_to(w, to);
+
+    s->accepts = accepts;
+    if (!accepts) {
+        s->until = 0;
+    }
+}
