@@ -114,6 +114,22 @@ enum kl_status kl_find_target(struct kl_txn *txn, uint32_t kind, const char *vau
 enum kl_status kl_load_current(struct kl_txn *txn, const Kluis__Store__ObjectRecord *object,
                                Kluis__Store__VersionRecord **out);
 
+/* ---- versions (version.c) ---- */
+
+/* KL_OK, KL_NOT_FOUND or a fault; what is there has meta and attributes. */
+enum kl_status kl_version_load(struct kl_txn *txn, ProtobufCBinaryData object_id,
+                               ProtobufCBinaryData version_id, Kluis__Store__VersionRecord **out);
+/* One that is not there yet. */
+void kl_version_add(struct kl_txn *txn, ProtobufCBinaryData object_id,
+                    const Kluis__Store__VersionRecord *version);
+/* One that may be: then it takes the place of the old. *fresh: it was not. KL_OK or a fault. */
+enum kl_status kl_version_put(struct kl_txn *txn, ProtobufCBinaryData object_id,
+                              const Kluis__Store__VersionRecord *version, bool *fresh);
+/* Removes up to max versions of an object; *n tells how many it has, max + 1 at most. With
+ * all_or_none nothing is removed when there are more than max. */
+enum kl_status kl_version_drop(struct kl_txn *txn, struct kl_bytes object_id, size_t max,
+                               bool all_or_none, size_t *n);
+
 /* Removes an object for good: name and key at once, versions too when they are few. */
 enum kl_status kl_purge_object(struct kl_txn *txn, struct kl_bytes vault_id, uint32_t kind,
                                const char *name, const Kluis__Store__ObjectRecord *object);

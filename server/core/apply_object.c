@@ -40,26 +40,6 @@ enum kl_status kl_find_target(struct kl_txn *txn, uint32_t kind, const char *vau
     return KL_OK;
 }
 
-static enum kl_status load_version(struct kl_txn *txn, const Kluis__Store__ObjectRecord *object,
-                                   ProtobufCBinaryData version_id,
-                                   Kluis__Store__VersionRecord **out)
-{
-    Kluis__Store__VersionRecord *version = NULL;
-    enum kl_status st;
-
-    st = kl_txn_load(txn, kl_key_version(kl_pb_bytes(object->object_id), kl_pb_bytes(version_id)),
-                     &kluis__store__version_record__descriptor, &version);
-    if (st != KL_OK) {
-        return st;
-    }
-    if (version->meta == NULL || version->meta->attributes == NULL ||
-        !kl_pb_eq(version->meta->version_id, version_id)) {
-        return KL_CORRUPT;
-    }
-    *out = version;
-    return KL_OK;
-}
-
 enum kl_status kl_load_current(struct kl_txn *txn, const Kluis__Store__ObjectRecord *object,
                                Kluis__Store__VersionRecord **out)
 {
@@ -68,7 +48,7 @@ enum kl_status kl_load_current(struct kl_txn *txn, const Kluis__Store__ObjectRec
     if (!kl_is_id(object->current_version)) {
         return KL_CORRUPT;
     }
-    st = load_version(txn, object, object->current_version, out);
+    st = kl_version_load(txn, object->object_id, object->current_version, out);
     return st == KL_NOT_FOUND ? KL_CORRUPT : st;
 }
 
@@ -96,9 +76,6 @@ static enum kl_status plan_set(struct kl_txn *txn, const Kluis__Log__ObjectSet *
                                const struct kl_target *t, Kluis__Store__ObjectRecord *object,
                                struct kl_outcome *out)
 {
-    struct kl_bytes present;
-    enum kl_status st;
-
     if (!kl_pb_eq(t->vault->vault_id, op->vault_id)) {
         return kl_refuse(out, KL_CHANGED, NULL);
     }
@@ -120,13 +97,13 @@ static enum kl_status plan_set(struct kl_txn *txn, const Kluis__Log__ObjectSet *
         object->wrapped_key = op->wrapped_key;
         object->created_ms = txn->time_ms;
     }
-    st = kl_txn_get(
-        txn, kl_key_version(kl_pb_bytes(op->object_id), kl_pb_bytes(op->version->meta->version_id)),
-        &present);
-    if (st == KL_OK) {
+    /* Two version ids of 128 random bits are never alike, and a request that comes twice has been
+     * found out by its id: looking for the one among all versions would cost a search of the store
+     * with every set. The last one is at hand. */
+    if (kl_pb_eq(object->current_version, op->version->meta->version_id)) {
         return kl_refuse(out, KL_CHANGED, NULL);
     }
-    return st == KL_NOT_FOUND ? KL_OK : st;
+    return KL_OK;
 }
 
 enum kl_status kl_apply_object_set(struct kl_txn *txn, const Kluis__Log__Command *cmd,
@@ -159,9 +136,7 @@ enum kl_status kl_apply_object_set(struct kl_txn *txn, const Kluis__Log__Command
     object->version_count++;
     op->version->meta->attributes->created_ms = txn->time_ms;
     op->version->meta->attributes->updated_ms = txn->time_ms;
-    kl_txn_store(txn,
-                 kl_key_version(kl_pb_bytes(op->object_id), kl_pb_bytes(object->current_version)),
-                 &op->version->base);
+    kl_version_add(txn, op->object_id, op->version);
     kl_txn_store(txn, object_key(&t, op->kind, op->name), &object->base);
     out->version = op->version->meta;
     out->object = object;
@@ -207,6 +182,7 @@ enum kl_status kl_apply_object_update(struct kl_txn *txn, const Kluis__Log__Comm
     Kluis__Store__VersionRecord *version = NULL;
     struct kl_target t;
     const char *field = check_update(op);
+    bool fresh = false;
     enum kl_status st;
 
     if (field != NULL) {
@@ -219,8 +195,9 @@ enum kl_status kl_apply_object_update(struct kl_txn *txn, const Kluis__Log__Comm
     if (t.object == NULL || t.object->deleted_ms != 0) {
         return kl_refuse(out, KL_NOT_FOUND, NULL);
     }
-    st = op->version_id.len == 0 ? kl_load_current(txn, t.object, &version)
-                                 : load_version(txn, t.object, op->version_id, &version);
+    st = op->version_id.len == 0
+             ? kl_load_current(txn, t.object, &version)
+             : kl_version_load(txn, t.object->object_id, op->version_id, &version);
     if (st == KL_NOT_FOUND) {
         return kl_refuse(out, KL_NOT_FOUND, "version");
     }
@@ -235,10 +212,10 @@ enum kl_status kl_apply_object_update(struct kl_txn *txn, const Kluis__Log__Comm
         return kl_refuse(out, KL_TOO_LARGE, NULL);
     }
     version->meta->attributes->updated_ms = txn->time_ms;
-    kl_txn_store(
-        txn,
-        kl_key_version(kl_pb_bytes(t.object->object_id), kl_pb_bytes(version->meta->version_id)),
-        &version->base);
+    st = kl_version_put(txn, t.object->object_id, version, &fresh);
+    if (st != KL_OK || fresh) {
+        return st == KL_OK ? KL_CORRUPT : st;
+    }
     out->version = version->meta;
     out->object = t.object;
     return KL_OK;

@@ -7,43 +7,21 @@
  */
 #include "server/core/apply.h"
 
-/* Deletes the versions of an object, all of them or none; *all tells which. */
-static enum kl_status drop_versions(struct kl_txn *txn, struct kl_bytes object_id, bool *all)
-{
-    struct kl_key from = kl_key_versions_of(object_id);
-    struct kl_key key = {.len = 0};
-    struct kl_bytes *keys = NULL;
-    size_t n = 0;
-    enum kl_status st;
-
-    st = kl_txn_keys(txn, from, kl_key_prefix_end(&from), KL_PURGE_INLINE_MAX + 1, &keys, &n);
-    if (st != KL_OK) {
-        return st;
-    }
-    *all = n <= KL_PURGE_INLINE_MAX;
-    for (size_t i = 0; *all && i < n; i++) {
-        key.len = keys[i].len;
-        memcpy(key.bytes, keys[i].ptr, keys[i].len);
-        kl_txn_del(txn, key);
-    }
-    return KL_OK;
-}
-
 enum kl_status kl_purge_object(struct kl_txn *txn, struct kl_bytes vault_id, uint32_t kind,
                                const char *name, const Kluis__Store__ObjectRecord *object)
 {
     Kluis__Store__GarbageRecord garbage = KLUIS__STORE__GARBAGE_RECORD__INIT;
     struct kl_bytes object_id = kl_pb_bytes(object->object_id);
-    bool all = false;
+    size_t n = KL_PURGE_INLINE_MAX + 1;
     enum kl_status st;
 
     if (object->version_count <= KL_PURGE_INLINE_MAX) {
-        st = drop_versions(txn, object_id, &all);
+        st = kl_version_drop(txn, object_id, KL_PURGE_INLINE_MAX, true, &n);
         if (st != KL_OK) {
             return st;
         }
     }
-    if (!all) {
+    if (n > KL_PURGE_INLINE_MAX) {
         garbage.vault_id.data = (uint8_t *)(uintptr_t)vault_id.ptr; /* packed, not changed */
         garbage.vault_id.len = vault_id.len;
         garbage.object_id = object->object_id;
@@ -161,34 +139,18 @@ enum kl_status kl_apply_purge_due(struct kl_txn *txn, const Kluis__Log__Command 
 
 /* ---- collecting ---- */
 
-static void drop(struct kl_txn *txn, struct kl_bytes bytes)
-{
-    struct kl_key key = {.len = bytes.len};
-
-    memcpy(key.bytes, bytes.ptr, bytes.len);
-    kl_txn_del(txn, key);
-}
-
 /* Removes up to *budget versions; *empty when none is left. */
 static enum kl_status collect_versions(struct kl_txn *txn, struct kl_bytes object_id,
                                        size_t *budget, bool *empty)
 {
-    struct kl_key from = kl_key_versions_of(object_id);
-    struct kl_bytes *keys = NULL;
     size_t n = 0;
-    size_t max = *budget;
-    enum kl_status st = kl_txn_keys(txn, from, kl_key_prefix_end(&from), max + 1, &keys, &n);
+    enum kl_status st = kl_version_drop(txn, object_id, *budget, false, &n);
 
-    if (st != KL_OK) {
-        return st;
+    if (st == KL_OK) {
+        *empty = n <= *budget;
+        *budget -= n < *budget ? n : *budget;
     }
-    *empty = n <= max;
-    n = n < max ? n : max;
-    for (size_t i = 0; i < n; i++) {
-        drop(txn, keys[i]);
-    }
-    *budget -= n;
-    return KL_OK;
+    return st;
 }
 
 /* An object of a purged vault: what its key and its record say. */

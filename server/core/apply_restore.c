@@ -163,9 +163,12 @@ enum kl_status kl_apply_restore_stage(struct kl_txn *txn, const Kluis__Log__Comm
     }
     stage_keep(txn, op, &stage);
     for (size_t i = 0; i < op->n_versions; i++) {
-        struct kl_bytes id = kl_pb_bytes(op->versions[i]->meta->version_id);
+        bool is_new;
 
-        kl_txn_store(txn, kl_key_version(kl_pb_bytes(op->object_id), id), &op->versions[i]->base);
+        st = kl_version_put(txn, op->object_id, op->versions[i], &is_new);
+        if (st != KL_OK) {
+            return st;
+        }
     }
     stage.count += fresh;
     stage_store(txn, kl_pb_bytes(op->object_id), &stage);
@@ -191,8 +194,6 @@ static enum kl_status plan_commit(struct kl_txn *txn, const Kluis__Log__RestoreC
                                   const struct kl_target *t, struct kl_stage *stage,
                                   Kluis__Store__VersionRecord **current, struct kl_outcome *out)
 {
-    struct kl_key key = kl_key_version(kl_pb_bytes(op->object->object_id),
-                                       kl_pb_bytes(op->object->current_version));
     enum kl_status st;
 
     if (!kl_pb_eq(t->vault->vault_id, op->vault_id)) {
@@ -209,7 +210,7 @@ static enum kl_status plan_commit(struct kl_txn *txn, const Kluis__Log__RestoreC
     if (st != KL_OK) {
         return st;
     }
-    st = kl_txn_load(txn, key, &kluis__store__version_record__descriptor, current);
+    st = kl_version_load(txn, op->object->object_id, op->object->current_version, current);
     return st == KL_NOT_FOUND ? kl_refuse(out, KL_CHANGED, NULL) : st;
 }
 

@@ -152,6 +152,32 @@ struct kl_key kl_key_version(struct kl_bytes object_id, struct kl_bytes version_
     return k;
 }
 
+enum { POSITION_LEN = 8 + 4 };
+
+struct kl_key kl_key_record(uint64_t index, uint32_t n)
+{
+    struct kl_key k = begin('w');
+
+    add_be64(&k, index);
+    kl_put_be32(k.bytes + k.len, n);
+    k.len += 4;
+    return k;
+}
+
+struct kl_bytes kl_key_position(const struct kl_key *record)
+{
+    return kl_bytes_of(record->bytes + 1, record->len - 1);
+}
+
+bool kl_key_at(struct kl_bytes position, struct kl_key *record)
+{
+    if (position.len != POSITION_LEN) {
+        return false;
+    }
+    *record = kl_key_record(kl_get_be64(position.ptr), kl_get_be32(position.ptr + 8));
+    return true;
+}
+
 struct kl_key kl_key_purge(uint64_t due_ms, struct kl_bytes vault_id, uint32_t kind,
                            const char *name)
 {

@@ -19,11 +19,15 @@
  *     s  vault_id(16) kind(1) NAME 0      ObjectRecord (live or deleted)
  *     t  vault_id(16) kind(1) NAME 0      empty: the object is deleted (for list-deleted)
  *     u  NAME 0                           empty: the vault is deleted (for list-deleted)
- *     o  object_id(16) version_id(16)     VersionRecord
+ *     o  object_id(16) version_id(16)     where the version's record is: index(8) n(4)
+ *     w  index(8) n(4)                    VersionRecord: the n-th that the entry at index wrote
  *     p  due_ms(8) vault_id(16) kind(1) NAME 0   PurgeRecord (kind 0: NAME is the vault's)
  *     g  not_before_ms(8) vault_id(16) object_id(16)   GarbageRecord; object_id zeros = whole vault
  *     r  object_id(16)                    the restore being staged: not_before_ms(8) of its
  *                                         GarbageRecord, vault_id(16), versions staged(8)
+ *
+ * Version records are nearly all that a store holds. Their keys grow with the log, so a store that
+ * sorts by key moves them along as they are instead of merging them over and over.
  */
 #ifndef KL_KEYS_H
 #define KL_KEYS_H
@@ -62,6 +66,11 @@ struct kl_key kl_key_outbox(struct kl_bytes vault_id);
 struct kl_key kl_key_object(struct kl_bytes vault_id, uint32_t kind, const char *name);
 struct kl_key kl_key_object_deleted(struct kl_bytes vault_id, uint32_t kind, const char *name);
 struct kl_key kl_key_version(struct kl_bytes object_id, struct kl_bytes version_id);
+struct kl_key kl_key_record(uint64_t index, uint32_t n);
+/* What an 'o' record holds: a record's key without its letter. Borrowed. */
+struct kl_bytes kl_key_position(const struct kl_key *record);
+/* The other way; false: that is no position. */
+KL_MUST_USE bool kl_key_at(struct kl_bytes position, struct kl_key *record);
 struct kl_key kl_key_purge(uint64_t due_ms, struct kl_bytes vault_id, uint32_t kind,
                            const char *name);
 struct kl_key kl_key_garbage(uint64_t not_before_ms, struct kl_bytes vault_id,

@@ -9,7 +9,7 @@
 
 #include <assert.h>
 
-/* Calls fn with a record of one of four types; which one follows from the descriptor. */
+/* Calls fn with a record of one of three types; which one follows from the descriptor. */
 struct walk {
     const struct kl_view *view;
     const ProtobufCMessageDescriptor *descriptor;
@@ -21,7 +21,6 @@ struct walk {
     union {
         kl_vault_fn vault;
         kl_object_fn object;
-        kl_version_fn version;
         kl_outbox_fn outbox;
     } fn;
     void *arg;
@@ -146,39 +145,54 @@ enum kl_status kl_core_objects(const struct kl_view *view, struct kl_bytes vault
     return walk(&w, from, prefix);
 }
 
-static bool call_version(struct walk *w, const char *name, void *record)
-{
-    const Kluis__Store__VersionRecord *version = record;
+struct versions {
+    const struct kl_view *view;
+    enum kl_status st;
+    kl_version_fn fn;
+    void *arg;
+};
 
-    (void)name;
-    if (version->meta == NULL || version->meta->attributes == NULL) {
-        w->st = KL_CORRUPT;
+static bool visit_version(void *arg, struct kl_bytes key, struct kl_bytes value)
+{
+    struct versions *v = arg;
+    Kluis__Store__VersionRecord *version = NULL;
+    bool more;
+
+    (void)key;
+    v->st = kl_query_version(v->view, value, &version);
+    if (v->st == KL_NOT_FOUND) {
+        v->st = KL_OK;
+        return true;
+    }
+    if (v->st != KL_OK) {
         return false;
     }
-    return w->fn.version(w->arg, version);
+    more = v->fn(v->arg, version);
+    kl_pb_wipe_free(&version->base, &kl_pb_allocator);
+    return more;
 }
 
 enum kl_status kl_core_versions(const struct kl_view *view, struct kl_bytes object_id,
                                 struct kl_bytes after, kl_version_fn fn, void *arg)
 {
-    struct walk w = {.view = view,
-                     .descriptor = &kluis__store__version_record__descriptor,
-                     .call = call_version,
-                     .fn = {.version = fn},
-                     .arg = arg};
+    struct versions v = {.view = view, .st = KL_OK, .fn = fn, .arg = arg};
     struct kl_key prefix;
     struct kl_key from;
+    struct kl_key to;
+    enum kl_status st;
 
     if (object_id.len != KL_ID_LEN || (after.len != 0 && after.len != KL_ID_LEN)) {
         return KL_INVALID_ARGUMENT;
     }
     prefix = kl_key_versions_of(object_id);
     from = prefix;
+    to = kl_key_prefix_end(&prefix);
     if (after.len != 0) {
         from = kl_key_version(object_id, after);
         from = kl_key_prefix_end(&from);
     }
-    return walk(&w, from, prefix);
+    st = view->scan(view->ctx, kl_key_bytes(&from), kl_key_bytes(&to), visit_version, &v);
+    return st != KL_OK ? st : v.st;
 }
 
 /* A pending entry's value is the claim's name; its claim is loaded by it. */

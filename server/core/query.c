@@ -133,17 +133,17 @@ enum kl_status kl_core_object(const struct kl_view *view, struct kl_bytes vault_
     return KL_OK;
 }
 
-enum kl_status kl_core_version(const struct kl_view *view, struct kl_bytes object_id,
-                               struct kl_bytes version_id, Kluis__Store__VersionRecord **out)
+enum kl_status kl_query_version(const struct kl_view *view, struct kl_bytes position,
+                                Kluis__Store__VersionRecord **out)
 {
     Kluis__Store__VersionRecord *version = NULL;
+    struct kl_key record;
     enum kl_status st;
 
-    if (object_id.len != KL_ID_LEN || version_id.len != KL_ID_LEN) {
-        return KL_NOT_FOUND;
+    if (!kl_key_at(position, &record)) {
+        return KL_CORRUPT;
     }
-    st = kl_query_load(view, kl_key_version(object_id, version_id),
-                       &kluis__store__version_record__descriptor, &version);
+    st = kl_query_load(view, record, &kluis__store__version_record__descriptor, &version);
     if (st != KL_OK) {
         return st;
     }
@@ -153,6 +153,25 @@ enum kl_status kl_core_version(const struct kl_view *view, struct kl_bytes objec
     }
     *out = version;
     return KL_OK;
+}
+
+enum kl_status kl_core_version(const struct kl_view *view, struct kl_bytes object_id,
+                               struct kl_bytes version_id, Kluis__Store__VersionRecord **out)
+{
+    struct kl_buf position = KL_BUF(KL_KEY_MAX);
+    struct kl_key key;
+    enum kl_status st;
+
+    if (object_id.len != KL_ID_LEN || version_id.len != KL_ID_LEN) {
+        return KL_NOT_FOUND;
+    }
+    key = kl_key_version(object_id, version_id);
+    st = view->get(view->ctx, kl_key_bytes(&key), &position);
+    if (st == KL_OK) {
+        st = kl_query_version(view, kl_buf_bytes(&position), out);
+    }
+    kl_buf_wipe(&position);
+    return st;
 }
 
 enum kl_status kl_core_request(const struct kl_view *view, struct kl_bytes request_id,

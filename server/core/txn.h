@@ -43,6 +43,7 @@ struct kl_txn {
     bool group_read; /* day_ms holds what the GroupRecord says; 0 = there is none */
     uint64_t day_ms;
 
+    uint32_t records;  /* versions that this entry has written */
     struct kl_buf ids; /* request ids remembered by this entry */
     uint64_t ids_expires_ms;
 };

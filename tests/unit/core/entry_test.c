@@ -149,6 +149,23 @@ TEST(keys, times)
     CHECK(less(kl_key_expiry(5, UINT64_MAX), kl_key_expiry(6, 0)));
 }
 
+/* Records of versions lie in the order of the log, and a position leads back to its key. */
+TEST(keys, positions)
+{
+    struct kl_key key = kl_key_record(0x0102030405060708u, 0xfffefdfcu);
+    struct kl_bytes position = kl_key_position(&key);
+    struct kl_key back;
+
+    CHECK(less(kl_key_record(1, UINT32_MAX), kl_key_record(2, 0)));
+    CHECK(less(kl_key_record(255, 3), kl_key_record(256, 2)));
+    CHECK(less(kl_key_record(7, 255), kl_key_record(7, 256)));
+    CHECK(kl_key_at(position, &back));
+    CHECK_EQ(back.len, key.len);
+    CHECK_MEM(back.bytes, key.bytes, key.len);
+    CHECK(!kl_key_at(kl_bytes_of(position.ptr, position.len - 1), &back));
+    CHECK(!kl_key_at(kl_bytes_of(key.bytes, key.len), &back));
+}
+
 /* The end of a prefix is behind everything with it and before everything else, also after 0xff. */
 TEST(keys, prefix_end)
 {

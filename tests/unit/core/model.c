@@ -194,7 +194,7 @@ static enum kl_status set(struct model *m, struct m_vault *v, struct m_object *o
     if (o->present && o->deleted_ms != 0) {
         return KL_DELETED;
     }
-    if (o->present && (o->id != op->object_id || version_of(o, op->version_id) != NULL)) {
+    if (o->present && (o->id != op->object_id || op->version_id == o->current)) {
         return KL_CHANGED;
     }
     if (!o->present) {

@@ -265,6 +265,7 @@ void model_compare_clean(const struct model *m, struct world *w)
     CHECK_EQ(world_count(w, 's'), objects);
     CHECK_EQ(world_count(w, 't'), deleted);
     CHECK_EQ(world_count(w, 'o'), versions);
+    CHECK_EQ(world_count(w, 'w'), versions);
     CHECK_EQ(world_count(w, 'p'), deleted + deleted_vaults);
     CHECK_EQ(world_count(w, 'g'), stages);
 }

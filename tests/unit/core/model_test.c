@@ -49,7 +49,7 @@ static void draw_object(struct play *p, struct op *op)
     op->vault_id = some_vault_id(p, op->vault, NULL);
     op->object_id = o->present && draw(p, 12) != 0 ? o->id : ++p->next_id;
     op->bare = o->present && draw(p, 2) == 0;
-    op->version_id = o->n != 0 && draw(p, 12) == 0 ? o->versions[draw(p, o->n)].id : ++p->next_id;
+    op->version_id = o->n != 0 && draw(p, 12) == 0 ? o->current : ++p->next_id;
     op->dates = draw(p, 3) * 100;
     op->flag = draw(p, 3) == 0;
     if (op->type == OP_UPDATE) {

@@ -37,8 +37,8 @@ static void set_versions(struct world *w, const char *name, unsigned object_id, 
 
 static size_t leftovers(struct world *w)
 {
-    return world_count(w, 's') + world_count(w, 't') + world_count(w, 'o') + world_count(w, 'p') +
-           world_count(w, 'g');
+    return world_count(w, 's') + world_count(w, 't') + world_count(w, 'o') + world_count(w, 'w') +
+           world_count(w, 'p') + world_count(w, 'g');
 }
 
 /* S3: purging is for deleted objects; afterwards the name is free and nothing is left. */

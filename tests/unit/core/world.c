@@ -176,33 +176,51 @@ unsigned world_work(struct world *w)
     return n;
 }
 
-static bool hash_one(void *arg, struct kl_bytes key, struct kl_bytes value)
+struct hashing {
+    struct kl_kv *kv;
+    EVP_MD_CTX *md;
+};
+
+static void hash_part(EVP_MD_CTX *md, struct kl_bytes part)
 {
-    EVP_MD_CTX *md = arg;
     uint8_t len[4];
 
-    if (strchr("aeq", key.ptr[0]) != NULL) {
+    kl_put_be32(len, (uint32_t)part.len);
+    (void)EVP_DigestUpdate(md, len, 4);
+    (void)EVP_DigestUpdate(md, part.ptr, part.len);
+}
+
+/* A version counts with its record, but not where that lies. */
+static bool hash_one(void *arg, struct kl_bytes key, struct kl_bytes value)
+{
+    struct hashing *h = arg;
+    struct kl_buf version = KL_BUF(KL_RECORD_MAX);
+    struct kl_key at;
+
+    if (strchr("aeqw", key.ptr[0]) != NULL) {
         return true;
     }
-    kl_put_be32(len, (uint32_t)key.len);
-    (void)EVP_DigestUpdate(md, len, 4);
-    (void)EVP_DigestUpdate(md, key.ptr, key.len);
-    kl_put_be32(len, (uint32_t)value.len);
-    (void)EVP_DigestUpdate(md, len, 4);
-    (void)EVP_DigestUpdate(md, value.ptr, value.len);
+    hash_part(h->md, key);
+    if (key.ptr[0] == 'o') {
+        CHECK(kl_key_at(value, &at));
+        CHECK_OK(kl_kv_get(h->kv, NULL, kl_key_bytes(&at), &version));
+        value = kl_buf_bytes(&version);
+    }
+    hash_part(h->md, value);
+    kl_buf_wipe(&version);
     return true;
 }
 
 void world_digest(struct world *w, uint8_t out[32])
 {
     static const struct kl_bytes all = {NULL, 0};
-    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    struct hashing h = {.kv = w->kv, .md = EVP_MD_CTX_new()};
 
-    assert_non_null(md);
-    CHECK_EQ(EVP_DigestInit_ex(md, EVP_sha256(), NULL), 1);
-    CHECK_OK(kl_kv_scan(w->kv, NULL, all, all, hash_one, md));
-    CHECK_EQ(EVP_DigestFinal_ex(md, out, NULL), 1);
-    EVP_MD_CTX_free(md);
+    assert_non_null(h.md);
+    CHECK_EQ(EVP_DigestInit_ex(h.md, EVP_sha256(), NULL), 1);
+    CHECK_OK(kl_kv_scan(w->kv, NULL, all, all, hash_one, &h));
+    CHECK_EQ(EVP_DigestFinal_ex(h.md, out, NULL), 1);
+    EVP_MD_CTX_free(h.md);
 }
 
 static bool count_one(void *arg, struct kl_bytes key, struct kl_bytes value)
