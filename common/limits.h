@@ -112,6 +112,8 @@
 #define KL_STORE_BALLAST      (24u << 20) /* kept free for the recovery of a full disk */
 #define KL_STORE_HEADROOM     (16u << 20) /* free space beyond it before writes are taken again */
 #define KL_STORE_WRITE_BUFFER (8u << 20)
+#define KL_RECENT_SLOTS       8192 /* small records kept in memory per store */
+#define KL_RECENT_RECORD_MAX  512  /* bytes of such a record, with its key */
 #define KL_STORE_FILES_MAX    512  /* table files open at once */
 #define KL_STORE_DRAIN_MS     1000 /* wait for readers before a store is reopened */
 
@@ -155,7 +157,7 @@
 #define KL_RAFT_WINDOW_MAX      1024 /* entries in flight to a follower */
 #define KL_RAFT_WINDOW_MIN      16
 #define KL_RAFT_WINDOW_BYTES    (8u << 20) /* what those may come to */
-#define KL_GATHER_US            1000 /* proposals gather this long while an entry is under way */
+#define KL_GATHER_US            2000 /* proposals gather this long while an entry is under way */
 #define KL_LEASE_MARGIN_PCT     10   /* of the election timeout: drift of clocks, rounding */
 #define KL_LOG_KEEP_BYTES       (32u << 20) /* log kept for slow followers, by default */
 #define KL_LOG_KEEP_ENTRIES_MAX 65536

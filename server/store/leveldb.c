@@ -22,6 +22,7 @@
  * reopen waits KL_STORE_DRAIN_MS at most for them to leave, and holds back new ones for that long.
  */
 #include "server/store/leveldb_files.h"
+#include "server/store/recent.h"
 
 #include "common/alloc.h"
 #include "common/limits.h"
@@ -45,6 +46,7 @@ struct level {
     leveldb_readoptions_t *range; /* the same for scans: they leave the cache alone */
     leveldb_writeoptions_t *lazy;
     leveldb_writeoptions_t *sync;
+    struct kl_recent *recent;
 
     /* One write at a time, and its failure noted before the next: nothing may follow a torn record.
      * Taken before the lock. */
@@ -63,6 +65,7 @@ struct kl_kv_snap {
     const leveldb_snapshot_t *snapshot;
     leveldb_readoptions_t *get;
     leveldb_readoptions_t *range;
+    uint64_t now; /* the last write that is surely in it */
 };
 
 static struct level *level_of(struct kl_kv *kv)
@@ -267,11 +270,16 @@ static enum kl_status level_get(struct kl_kv *kv, struct kl_kv_snap *snap, struc
                                 struct kl_buf *out)
 {
     struct level *l = level_of(kv);
-    enum kl_status st = snap == NULL ? enter(l) : KL_OK;
+    uint64_t now = snap == NULL ? kl_recent_now(l->recent) : snap->now;
+    enum kl_status st;
     char *err = NULL;
     char *value;
     size_t len = 0;
 
+    if (kl_recent_get(l->recent, key, now, out)) {
+        return KL_OK;
+    }
+    st = snap == NULL ? enter(l) : KL_OK;
     if (st != KL_OK) {
         return st;
     }
@@ -285,6 +293,7 @@ static enum kl_status level_get(struct kl_kv *kv, struct kl_kv_snap *snap, struc
     if (value == NULL) {
         return KL_NOT_FOUND;
     }
+    kl_recent_keep(l->recent, key, kl_bytes_of(value, len), now);
     kl_buf_clear(out);
     st = kl_buf_put(out, value, len);
     leveldb_free(value);
@@ -349,6 +358,7 @@ static struct kl_kv_snap *level_snap_new(struct kl_kv *kv)
         snap = NULL;
     }
     if (snap != NULL) {
+        snap->now = kl_recent_now(l->recent);
         snap->snapshot = leveldb_create_snapshot(l->db); /* a user until it is freed */
         snap->get = read_options(snap->snapshot, true);
         snap->range = read_options(snap->snapshot, false);
@@ -428,7 +438,9 @@ static enum kl_status try_batch(struct level *l, const struct kl_batch *batch, b
         return st;
     }
     wb = convert(batch);
+    kl_recent_write_begin(l->recent, batch);
     leveldb_write(l->db, l->lazy, wb, &err);
+    kl_recent_write_end(l->recent, batch, err == NULL);
     leveldb_writebatch_destroy(wb);
     if (err == NULL && sync) {
         st = settle(l);
@@ -553,6 +565,7 @@ static void level_close(struct kl_kv *kv)
     leveldb_readoptions_destroy(l->range);
     leveldb_writeoptions_destroy(l->lazy);
     leveldb_writeoptions_destroy(l->sync);
+    kl_recent_free(l->recent);
     (void)pthread_cond_destroy(&l->idle);
     (void)pthread_mutex_destroy(&l->lock);
     (void)pthread_mutex_destroy(&l->writing);
@@ -604,7 +617,8 @@ enum kl_status kl_kv_leveldb_open(const char *dir, size_t cache_bytes, struct kl
     (void)pthread_cond_init(&l->idle, NULL);
     make_options(l, cache_bytes);
     l->dir = kl_strdup(dir);
-    st = l->dir == NULL ? KL_NO_MEMORY : open_db(l, err, err_len);
+    l->recent = kl_recent_new();
+    st = l->dir == NULL || l->recent == NULL ? KL_NO_MEMORY : open_db(l, err, err_len);
     if (st == KL_NO_SPACE) { /* the disk was full when the node went down */
         kl_leveldb_ballast_drop(dir);
         st = open_db(l, err, err_len);
