@@ -63,9 +63,15 @@ enum kl_status kl_group_store_open(struct kl_group *g, char *err, size_t err_len
     if (st == KL_NOT_FOUND) {
         st = KL_OK; /* nothing was ever applied */
     }
+    if (st == KL_OK) {
+        st = kl_request_ids_load(&g->ids, &view);
+    }
     if (st != KL_OK) {
         (void)snprintf(err, err_len, "reading the store of group %u below %s: %s",
                        (unsigned)g->options.id, g->options.dir, kl_status_info(st)->text);
+        if (applied != NULL) {
+            kl_pb_wipe_free(&applied->base, &kl_pb_allocator);
+        }
         kl_kv_close(kv);
         return st;
     }
@@ -80,8 +86,23 @@ enum kl_status kl_group_store_open(struct kl_group *g, char *err, size_t err_len
 
 void kl_group_store_close(struct kl_group *g)
 {
+    kl_request_ids_done(&g->ids);
     kl_kv_close(g->kv);
     g->kv = NULL;
+}
+
+/* The store, but for request ids that it surely lacks. */
+struct apply_view {
+    struct kl_kv_view store; /* first */
+    const struct kl_request_ids *ids;
+};
+
+static enum kl_status apply_get(void *ctx, struct kl_bytes key, struct kl_buf *out)
+{
+    struct apply_view *v = ctx;
+
+    return kl_request_ids_may_hold(v->ids, key) ? kl_kv_get(v->store.kv, NULL, key, out)
+                                                : KL_NOT_FOUND;
 }
 
 /* ---- entries ---- */
@@ -94,12 +115,13 @@ static void entry_count(struct kl_group *g, size_t len)
 /* Applies one entry to the store. KL_NO_SPACE: nothing was done. */
 static enum kl_status apply_one(struct kl_group *g, uint64_t index, struct kl_bytes bytes)
 {
-    struct kl_kv_view v = {.kv = g->kv};
-    struct kl_view view = kl_kv_view(&v);
+    struct apply_view v = {.store = {.kv = g->kv}, .ids = &g->ids};
+    struct kl_view view = kl_kv_view(&v.store);
     struct kl_results results;
     struct kl_entry entry;
     enum kl_status st;
 
+    view.get = apply_get;
     kl_results_init(&results);
     kl_batch_clear(&g->batch);
     st = kl_entry_parse(bytes, &entry);
@@ -116,6 +138,7 @@ static enum kl_status apply_one(struct kl_group *g, uint64_t index, struct kl_by
     if (st != KL_OK) {
         goto out;
     }
+    kl_request_ids_follow(&g->ids, &g->batch);
     atomic_store(&g->applied, index);
     if (entry.time_ms > g->applied_ms) {
         g->applied_ms = entry.time_ms;

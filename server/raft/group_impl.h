@@ -17,6 +17,7 @@
 
 #include "server/raft/group.h"
 #include "server/raft/message.h"
+#include "server/raft/request_ids.h"
 #include "server/raft/snapshot.h"
 #include "server/raft/stream.h"
 #include "server/raft/wio.h"
@@ -85,7 +86,8 @@ struct kl_group {
 
     /* The store. Changed only while the gate is shut and nobody is inside. */
     struct kl_kv *kv;
-    _Atomic uint64_t gate; /* KL_GATE_SHUT, and how many are inside */
+    struct kl_request_ids ids; /* that kv holds */
+    _Atomic uint64_t gate;     /* KL_GATE_SHUT, and how many are inside */
     struct {
         bool busy;         /* a flush is under way, or waits for space */
         uint64_t retry_us; /* when it is to be tried again; 0 = it runs */
