@@ -1,6 +1,6 @@
 /*
  * Covers that stand on their own: who votes in very small clusters (N11, N13), what comes
- * a second time or late (N12, N17), and changes close together (N19).
+ * a second time or late (N12, N17, N18), and changes close together (N19).
  *
  * N11: the only voter of a configuration elects itself without a new term and without a vote. After
  * a restart it leads the old term once more, and what it sent before the crash but had not stored
