@@ -64,7 +64,7 @@ enum kl_status kl_group_store_open(struct kl_group *g, char *err, size_t err_len
         st = KL_OK; /* nothing was ever applied */
     }
     if (st == KL_OK) {
-        st = kl_request_ids_load(&g->ids, &view);
+        st = kl_request_ids_load(&g->ids, &view, g->host->entropy);
     }
     if (st != KL_OK) {
         (void)snprintf(err, err_len, "reading the store of group %u below %s: %s",

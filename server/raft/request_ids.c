@@ -3,8 +3,6 @@
 #include "common/alloc.h"
 #include "server/core/keys.h"
 
-#include <openssl/rand.h>
-
 __extension__ typedef unsigned __int128 product;
 
 enum { SLOTS_MIN = 1024, KEY_LEN = 1 + KL_ID_LEN };
@@ -116,15 +114,17 @@ static bool add_key(void *arg, struct kl_bytes key, struct kl_bytes value)
     return true;
 }
 
-enum kl_status kl_request_ids_load(struct kl_request_ids *r, const struct kl_view *view)
+enum kl_status kl_request_ids_load(struct kl_request_ids *r, const struct kl_view *view,
+                                   const struct kl_entropy *entropy)
 {
     struct kl_key from = kl_key_family('q');
     struct kl_key to = kl_key_prefix_end(&from);
     enum kl_status st;
 
     *r = (struct kl_request_ids){0};
-    if (RAND_bytes((unsigned char *)r->seed, sizeof r->seed) != 1) {
-        return KL_CRYPTO;
+    st = entropy->fill(entropy->ctx, (uint8_t *)r->seed, sizeof r->seed);
+    if (st != KL_OK) {
+        return st;
     }
     st = view->scan(view->ctx, kl_key_bytes(&from), kl_key_bytes(&to), add_key, r);
     if (st != KL_OK) {

@@ -11,6 +11,7 @@
 #include "common/batch.h"
 #include "common/limits.h"
 #include "common/view.h"
+#include "server/runtime/clock.h"
 
 struct kl_request_ids {
     uint8_t (*ids)[KL_ID_LEN];
@@ -21,9 +22,10 @@ struct kl_request_ids {
     bool incomplete;  /* there was no memory for them all: nothing is known */
 };
 
-/* Reads all ids of the store. KL_OK, also when there is no memory for them, or a fault of the view. */
-KL_MUST_USE enum kl_status kl_request_ids_load(struct kl_request_ids *r,
-                                               const struct kl_view *view);
+/* Reads all ids of the store. KL_OK, also when there is no memory for them, or a fault of the view or
+ * of the entropy. */
+KL_MUST_USE enum kl_status kl_request_ids_load(struct kl_request_ids *r, const struct kl_view *view,
+                                               const struct kl_entropy *entropy);
 void kl_request_ids_done(struct kl_request_ids *r);
 /* After the batch was written to the store. */
 void kl_request_ids_follow(struct kl_request_ids *r, const struct kl_batch *batch);

@@ -51,7 +51,7 @@ TEST(request_ids, exact)
     size_t n = 0;
 
     CHECK_OK(kl_kv_memory_new(&v.kv));
-    CHECK_OK(kl_request_ids_load(&r, &view));
+    CHECK_OK(kl_request_ids_load(&r, &view, &kl_real_entropy));
     for (unsigned i = 0; i < 20 * IDS; i++) {
         unsigned id = (unsigned)(test_random(&rng) % IDS);
         bool put = test_random(&rng) % 3 != (i < 10 * IDS ? 0 : 1); /* grows, then shrinks */
@@ -62,7 +62,7 @@ TEST(request_ids, exact)
         present[id] = put;
         CHECK_EQ(may_hold(&r, id), put);
     }
-    CHECK_OK(kl_request_ids_load(&again, &view));
+    CHECK_OK(kl_request_ids_load(&again, &view, &kl_real_entropy));
     CHECK_EQ(r.n, n);
     CHECK_EQ(again.n, n);
     for (unsigned id = 0; id < IDS; id++) {
@@ -95,7 +95,7 @@ TEST(request_ids, no_memory)
     unsigned n = 0;
 
     CHECK_OK(kl_kv_memory_new(&v.kv));
-    CHECK_OK(kl_request_ids_load(&r, &view));
+    CHECK_OK(kl_request_ids_load(&r, &view, &kl_real_entropy));
     do {
         struct kl_key key = key_of(n);
         struct kl_batch batch;
