@@ -85,6 +85,9 @@ static size_t op_new(struct sim_world *w, enum sim_op_class class, unsigned clie
     *op = (struct sim_op){.class = class, .client = client, .started_us = w->now_us};
     fill_id(w, op->request_id);
     op->deadline_us = w->now_us + sim_range(&w->rng, 2 * SIM_S, 8 * SIM_S);
+    if (class != SIM_OP_USER && !w->troubled) {
+        op->deadline_us = w->now_us + w->plan.heal_us; /* it must succeed */
+    }
     if (class == SIM_OP_USER) {
         op->expires_ms =
             sim_true_wall_ms(w) + (op->deadline_us - w->now_us) / SIM_MS + EXPIRY_SLACK_MS;
@@ -209,7 +212,11 @@ static void send_request(struct sim_world *w, size_t number, struct sim_node *n)
     if (w->options.sabotage == SIM_SABOTAGE_TWICE) {
         fill_id(w, op->request_id);
     }
-    if (!sim_net_client_delay(w, &delay) || !n->up) {
+    if (!n->up) {
+        w->clients->leader[op->replica] = 0; /* refused: it does not lead any more */
+        return;
+    }
+    if (!sim_net_client_delay(w, &delay)) {
         return;
     }
     e = sim_schedule(w, SIM_EV_REQUEST, n, delay);
