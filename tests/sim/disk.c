@@ -16,6 +16,7 @@ struct sim_disk_op {
     struct sim_disk_op *next;
     enum op_type type;
     raft_index index; /* first entry to append, or to truncate */
+    raft_term term;   /* when it was asked for */
     struct sim_entry **entries;
     unsigned n;
     unsigned trailing;
@@ -82,7 +83,7 @@ static void execute(struct sim_disk *d, struct sim_disk_op *op, unsigned n)
     case OP_TRUNCATE:
         assert(op->index >= d->start && op->index <= last_index(d) + 1);
         for (size_t i = (size_t)(op->index - d->start); i < d->entries_n; i++) {
-            sim_watch_truncate(d->w, d->replica, d->entries[i]);
+            sim_watch_truncate(d->w, d->replica, d->entries[i], op->term);
         }
         d->entries_n = (size_t)(op->index - d->start);
         break;
@@ -405,13 +406,16 @@ static int io_append(struct raft_io *io, struct raft_io_append *req,
 static int io_truncate(struct raft_io *io, raft_index index)
 {
     struct sim_disk *d = disk_of(io);
+    struct sim_disk_op *op;
 
     sim_step(d->w);
     assert(index > 0);
     if (index >= d->next) {
         return 0; /* libraft 0.22.1 calls this before every append */
     }
-    enqueue(d, OP_TRUNCATE)->index = index;
+    op = enqueue(d, OP_TRUNCATE);
+    op->index = index;
+    op->term = d->term;
     d->next = index;
     kick(d);
     return 0;

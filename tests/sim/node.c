@@ -277,6 +277,10 @@ void sim_node_start(struct sim_world *w, struct sim_node *n)
     if (n->up || !n->wanted) {
         return;
     }
+    if (w->now_us < n->acted_us) { /* what it did before it crashed is not in the future */
+        sim_schedule(w, SIM_EV_NODE_START, NULL, n->acted_us - w->now_us)->a = n->id;
+        return;
+    }
     n->exists = true;
     n->up = true;
     n->closing = false;

@@ -61,8 +61,9 @@ struct sim_entry *sim_watch_entry(struct sim_world *w, uint16_t group, raft_inde
 /* A batch is written to a live store; called before and after it is carried out. */
 void sim_watch_batch(struct sim_world *w, struct sim_replica *r, const struct kl_batch *batch);
 void sim_watch_state(struct sim_world *w, struct sim_replica *r);
-/* An entry leaves a log. */
-void sim_watch_truncate(struct sim_world *w, struct sim_replica *r, struct sim_entry *gone);
+/* An entry leaves a log, on the word of a leader of the term. */
+void sim_watch_truncate(struct sim_world *w, struct sim_replica *r, struct sim_entry *gone,
+                        raft_term term);
 /* A group wants its process to end. */
 void sim_watch_fatal(struct sim_world *w, struct sim_replica *r, const char *why);
 /* The index up to which the live store has applied; 0 = nothing. */

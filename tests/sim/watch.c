@@ -30,6 +30,7 @@ struct known {
 struct slot {
     struct known *known;         /* entries ever appended at this index, one per term */
     struct sim_entry *committed; /* as first seen */
+    raft_term committed_term;    /* of the leader, then */
     uint64_t state;              /* hash of the store after it; 0: not seen */
 };
 
@@ -137,12 +138,14 @@ struct sim_entry *sim_watch_entry(struct sim_world *w, uint16_t group, raft_inde
     return k->entry;
 }
 
-/* Leader completeness, seen from the disk: what was committed is never cut away. */
-void sim_watch_truncate(struct sim_world *w, struct sim_replica *r, struct sim_entry *gone)
+/* Leader completeness, seen from the disk: what was committed is never cut away, but by a leader of
+ * former terms from the log of one that did not take part in the commit. */
+void sim_watch_truncate(struct sim_world *w, struct sim_replica *r, struct sim_entry *gone,
+                        raft_term term)
 {
     struct slot *slot = slot_of(w, r->group_id, gone->index);
 
-    if (slot->committed == gone) {
+    if (slot->committed == gone && term >= slot->committed_term) {
         sim_fail(w, "n%" PRIu64 " g%u removes committed entry %llu of term %llu", r->node->id,
                  r->group_id, gone->index, gone->term);
     }
@@ -150,7 +153,8 @@ void sim_watch_truncate(struct sim_world *w, struct sim_replica *r, struct sim_e
 
 /* ---- leaders, terms, commits ---- */
 
-static void watch_commit(struct sim_world *w, struct sim_replica *r, uint64_t commit)
+static void watch_commit(struct sim_world *w, struct sim_replica *r, uint64_t commit,
+                         raft_term term)
 {
     struct watched_group *g = &w->watch->groups[r->group_id];
 
@@ -158,6 +162,7 @@ static void watch_commit(struct sim_world *w, struct sim_replica *r, uint64_t co
         struct slot *slot = slot_of(w, r->group_id, ++g->commit);
 
         slot->committed = sim_disk_entry(&r->disk, g->commit);
+        slot->committed_term = term;
     }
 }
 
@@ -205,7 +210,7 @@ void sim_watch_node(struct sim_world *w, struct sim_node *n)
         if (raft->state == RAFT_LEADER) {
             watch_leader(w, r, raft->current_term);
         }
-        watch_commit(w, r, raft->commit_index);
+        watch_commit(w, r, raft->commit_index, raft->current_term);
         if (w->verbose > 1) {
             tell_configuration(w, r, raft);
         }
@@ -257,7 +262,7 @@ void sim_watch_acked(struct sim_world *w, struct sim_replica *r, uint64_t index)
     unsigned voters = 0;
     unsigned have = 0;
 
-    watch_commit(w, r, raft->commit_index);
+    watch_commit(w, r, raft->commit_index, raft->current_term);
     settle_acks(w, g);
     for (unsigned i = 0; e != NULL && i < raft->configuration.n; i++) {
         if (raft->configuration.servers[i].role == RAFT_VOTER) {

@@ -222,10 +222,12 @@ static void run_node_event(struct sim_world *w, struct sim_event *e)
     if (_setjmp(w->crash) == 0) {
         sim_node_event(n, e);
         (void)sim_heap_enter(&w->heap);
-        n->resume_us = sim_now(w) > n->resume_us ? sim_now(w) : n->resume_us;
+        n->acted_us = sim_now(w);
+        n->resume_us = n->acted_us > n->resume_us ? n->acted_us : n->resume_us;
         w->current = NULL;
     } else {
         (void)sim_heap_enter(&w->heap);
+        n->acted_us = sim_now(w);
         w->current = NULL;
         sim_node_crashed(w, n, sim_chance(&w->rng, 500));
     }

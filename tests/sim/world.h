@@ -108,6 +108,7 @@ struct sim_node {
     struct sim_heap heap;
     struct sim_rng rng;
     uint64_t resume_us; /* no event runs before: paused, stalled or busy */
+    uint64_t acted_us;  /* until when it has acted, if it stalled perhaps ahead of the others */
     uint64_t lag_us;
     uint64_t mono_base_us;
     int64_t rate_ppm, wall_offset_ms;
