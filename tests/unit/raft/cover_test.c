@@ -161,7 +161,7 @@ static void failed_write(bool on)
     (void)signal(SIGXFSZ, SIG_IGN);
     (void)setrlimit(RLIMIT_FSIZE, &limit); /* every write to a file fails from here on */
     (void)lab_vault(lab, 1, 1, 10);
-    _exit(lab_run_until(lab, has_died, NULL, 3000) &&
+    _exit(lab_run_until(lab, has_died, NULL, 30000) &&
                   strstr(lab->nodes[1].why, "writing the log failed") != NULL
               ? 0
               : 1);
