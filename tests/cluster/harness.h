@@ -92,4 +92,11 @@ enum kluis_status cluster_replace(struct cluster *c, struct kluis_client *client
 uint64_t harness_now_us(void);
 void harness_sleep_ms(unsigned ms);
 
+/* ---- short ways to use a vault, with a deadline that a busy machine keeps ---- */
+
+/* Creates it; the test fails when that does. */
+void cluster_make_vault(struct kluis_client *client, const char *name);
+/* Reads a secret and drops what it says. */
+enum kluis_status cluster_read(struct kluis_client *client, const char *vault, const char *name);
+
 #endif

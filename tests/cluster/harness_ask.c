@@ -1,9 +1,10 @@
 /* What a cluster says of itself. */
 #include "tests/cluster/harness.h"
+#include "tests/lib/test.h"
 
 #include <string.h>
 
-enum { POLL_MS = 20, STATUS_MS = 2000, DIGEST_MS = 60000, AGREE_POLL_MS = 100 };
+enum { POLL_MS = 20, STATUS_MS = 2000, DIGEST_MS = 60000, AGREE_POLL_MS = 100, CALL_MS = 20000 };
 
 Kluis__V1__ClusterStatusResponse *cluster_status(struct cluster *c, struct kluis_client *client,
                                                  unsigned node)
@@ -224,5 +225,22 @@ enum kluis_status cluster_replace(struct cluster *c, struct kluis_client *client
         }
         harness_sleep_ms(POLL_MS);
     }
+    return st;
+}
+
+void cluster_make_vault(struct kluis_client *client, const char *name)
+{
+    struct kluis_vault *v = NULL;
+
+    CHECK_EQ(kluis_vault_create(client, name, NULL, CALL_MS, &v), KLUIS_OK);
+    kluis_vault_free(v);
+}
+
+enum kluis_status cluster_read(struct kluis_client *client, const char *vault, const char *name)
+{
+    struct kluis_secret *s = NULL;
+    enum kluis_status st = kluis_secret_get(client, vault, name, NULL, CALL_MS, &s);
+
+    kluis_secret_free(s);
     return st;
 }

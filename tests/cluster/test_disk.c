@@ -11,27 +11,10 @@
 
 enum { CALL_MS = 20000, WAIT_MS = 30000 };
 
-static void vault(struct kluis_client *client, const char *name)
-{
-    struct kluis_vault *v = NULL;
-
-    CHECK_EQ(kluis_vault_create(client, name, NULL, CALL_MS, &v), KLUIS_OK);
-    kluis_vault_free(v);
-}
-
 static enum kluis_status set(struct kluis_client *client, const char *name, const void *value,
                              size_t len, unsigned timeout_ms)
 {
     return kluis_secret_set(client, "disk", name, value, len, NULL, timeout_ms, NULL);
-}
-
-static enum kluis_status get(struct kluis_client *client, const char *name)
-{
-    struct kluis_secret *s = NULL;
-    enum kluis_status st = kluis_secret_get(client, "disk", name, NULL, CALL_MS, &s);
-
-    kluis_secret_free(s);
-    return st;
 }
 
 static char mounted[64]; /* what a test that failed has left behind; "" = nothing */
@@ -126,7 +109,7 @@ TEST(disk, full)
     dirs[0] = data;
     c = cluster_new(&(struct cluster_options){.nodes = 1, .data_dirs = dirs});
     client = cluster_client(c);
-    vault(client, "disk");
+    cluster_make_vault(client, "disk");
     CHECK_EQ(set(client, "before", "x", 1, CALL_MS), KLUIS_OK);
 
     fill_up(ballast);
@@ -135,7 +118,7 @@ TEST(disk, full)
         st = set(client, "filler", value, sizeof value, 2000);
     }
     CHECK_EQ(st, KLUIS_NO_SPACE);
-    CHECK_EQ(get(client, "before"), KLUIS_OK);
+    CHECK_EQ(cluster_read(client, "disk", "before"), KLUIS_OK);
 
     (void)unlink(ballast);
     until = harness_now_us() + 60000000u;
@@ -143,7 +126,7 @@ TEST(disk, full)
         st = set(client, "after", "y", 1, 2000);
     }
     CHECK_EQ(st, KLUIS_OK);
-    CHECK_EQ(get(client, "after"), KLUIS_OK);
+    CHECK_EQ(cluster_read(client, "disk", "after"), KLUIS_OK);
     CHECK(cluster_running(c, 0));
     kluis_close(client);
     cluster_free(c);
@@ -170,7 +153,7 @@ TEST(disk, full_on_the_leader)
     (void)snprintf(ballast, sizeof ballast, "%s/ballast", mount_point);
     c = cluster_new(&(struct cluster_options){.nodes = 3, .data_dirs = dirs});
     client = cluster_client(c);
-    vault(client, "disk");
+    cluster_make_vault(client, "disk");
     for (uint32_t g = 0; g < 2; g++) {
         CHECK_EQ(cluster_transfer(c, client, g, 0, WAIT_MS), KLUIS_OK);
     }

@@ -22,27 +22,10 @@ enum {
     IDLE_CONNECTIONS = 1000,
 };
 
-static void vault(struct kluis_client *client, const char *name)
-{
-    struct kluis_vault *v = NULL;
-
-    CHECK_EQ(kluis_vault_create(client, name, NULL, CALL_MS, &v), KLUIS_OK);
-    kluis_vault_free(v);
-}
-
 static enum kluis_status set(struct kluis_client *client, const char *name, const void *value,
                              size_t len, unsigned timeout_ms)
 {
     return kluis_secret_set(client, "faults", name, value, len, NULL, timeout_ms, NULL);
-}
-
-static enum kluis_status get(struct kluis_client *client, const char *name)
-{
-    struct kluis_secret *s = NULL;
-    enum kluis_status st = kluis_secret_get(client, "faults", name, NULL, CALL_MS, &s);
-
-    kluis_secret_free(s);
-    return st;
 }
 
 /* Overwrites bytes in the middle of every file of a directory whose name has the given part. */
@@ -97,7 +80,7 @@ static struct cluster *filled(unsigned nodes)
     char name[32];
 
     memset(value, 'v', sizeof value);
-    vault(client, "faults");
+    cluster_make_vault(client, "faults");
     for (int i = 0; i < 500; i++) {
         (void)snprintf(name, sizeof name, "filler-%d", i);
         CHECK_EQ(set(client, name, value, sizeof value, CALL_MS), KLUIS_OK);
@@ -226,7 +209,7 @@ TEST(faults, corrupt_table)
     CHECK_EQ(cluster_transfer(c, client, 1, (unsigned)leader, WAIT_MS), KLUIS_OK);
     for (int i = 0; i < 500; i++) {
         (void)snprintf(name, sizeof name, "filler-%d", i);
-        CHECK_EQ(get(client, name), KLUIS_OK);
+        CHECK_EQ(cluster_read(client, "faults", name), KLUIS_OK);
     }
     CHECK_EQ(cluster_wait(c, (unsigned)leader, WAIT_MS), EXIT_CORRUPT);
     CHECK(cluster_log_has(c, (unsigned)leader, "this replica is damaged"));
@@ -329,7 +312,7 @@ TEST(faults, two_nodes_with_one_id)
     char config[PATH_LEN];
     char data[PATH_LEN];
 
-    vault(client, "faults");
+    cluster_make_vault(client, "faults");
     CHECK(cluster_digests_agree(c, client, 0, WAIT_MS)); /* all are registered, and know it */
     twin_config(c, 1, config, data);
     CHECK_EQ(cluster_run(c, 0, (const char *[]){"--init", "--config", config, NULL}), 0);
@@ -358,7 +341,7 @@ TEST(faults, twin_that_nobody_dials)
     char config[PATH_LEN];
     char data[PATH_LEN];
 
-    vault(client, "faults");
+    cluster_make_vault(client, "faults");
     twin_config(c, 3, config, data);
     CHECK_EQ(cluster_run(c, 2, (const char *[]){"--init", "--config", config, NULL}), 0);
     CHECK_EQ(truncate(cluster_log(c, 2), 0), 0);
@@ -400,7 +383,7 @@ TEST(faults, strangers)
     char junk[4096];
 
     (void)setrlimit(RLIMIT_NOFILE, &files);
-    vault(client, "faults");
+    cluster_make_vault(client, "faults");
     memset(junk, 0x5a, sizeof junk);
     for (int i = 0; i < 200; i++) {
         int fd = dial(i % 2 == 0 ? cluster_endpoint(c, 0) : cluster_peer_address(c, 0));
@@ -414,7 +397,7 @@ TEST(faults, strangers)
         CHECK(fds[i] >= 0);
     }
     CHECK_EQ(set(client, "served", "x", 1, CALL_MS), KLUIS_OK);
-    CHECK_EQ(get(client, "served"), KLUIS_OK);
+    CHECK_EQ(cluster_read(client, "faults", "served"), KLUIS_OK);
     for (int i = 0; i < IDLE_CONNECTIONS; i++) {
         (void)close(fds[i]);
     }
@@ -506,10 +489,10 @@ TEST(faults, no_plaintext_on_disk)
     struct kluis_blob *blob = NULL;
     struct rlimit core;
 
-    vault(client, "faults");
+    cluster_make_vault(client, "faults");
     for (int i = 0; i < 20; i++) {
         CHECK_EQ(set(client, "needle-name", marker, sizeof marker - 1, CALL_MS), KLUIS_OK);
-        CHECK_EQ(get(client, "needle-name"), KLUIS_OK);
+        CHECK_EQ(cluster_read(client, "faults", "needle-name"), KLUIS_OK);
     }
     CHECK_EQ(kluis_secret_backup(client, "faults", "needle-name", CALL_MS, &blob), KLUIS_OK);
     CHECK(memmem(blob->data, blob->len, marker, sizeof marker - 1) == NULL);
