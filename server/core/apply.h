@@ -122,9 +122,9 @@ enum kl_status kl_version_load(struct kl_txn *txn, ProtobufCBinaryData object_id
 /* One that is not there yet. */
 void kl_version_add(struct kl_txn *txn, ProtobufCBinaryData object_id,
                     const Kluis__Store__VersionRecord *version);
-/* One that may be: then it takes the place of the old. *fresh: it was not. KL_OK or a fault. */
+/* One that may be: then it takes the place of the old. KL_OK or a fault. */
 enum kl_status kl_version_put(struct kl_txn *txn, ProtobufCBinaryData object_id,
-                              const Kluis__Store__VersionRecord *version, bool *fresh);
+                              const Kluis__Store__VersionRecord *version);
 /* Removes up to max versions of an object; *n tells how many it has, max + 1 at most. With
  * all_or_none nothing is removed when there are more than max. */
 enum kl_status kl_version_drop(struct kl_txn *txn, struct kl_bytes object_id, size_t max,

@@ -182,7 +182,6 @@ enum kl_status kl_apply_object_update(struct kl_txn *txn, const Kluis__Log__Comm
     Kluis__Store__VersionRecord *version = NULL;
     struct kl_target t;
     const char *field = check_update(op);
-    bool fresh = false;
     enum kl_status st;
 
     if (field != NULL) {
@@ -212,9 +211,9 @@ enum kl_status kl_apply_object_update(struct kl_txn *txn, const Kluis__Log__Comm
         return kl_refuse(out, KL_TOO_LARGE, NULL);
     }
     version->meta->attributes->updated_ms = txn->time_ms;
-    st = kl_version_put(txn, t.object->object_id, version, &fresh);
-    if (st != KL_OK || fresh) {
-        return st == KL_OK ? KL_CORRUPT : st;
+    st = kl_version_put(txn, t.object->object_id, version);
+    if (st != KL_OK) {
+        return st;
     }
     out->version = version->meta;
     out->object = t.object;

@@ -163,9 +163,7 @@ enum kl_status kl_apply_restore_stage(struct kl_txn *txn, const Kluis__Log__Comm
     }
     stage_keep(txn, op, &stage);
     for (size_t i = 0; i < op->n_versions; i++) {
-        bool is_new;
-
-        st = kl_version_put(txn, op->object_id, op->versions[i], &is_new);
+        st = kl_version_put(txn, op->object_id, op->versions[i]);
         if (st != KL_OK) {
             return st;
         }

@@ -53,21 +53,19 @@ void kl_version_add(struct kl_txn *txn, ProtobufCBinaryData object_id,
 }
 
 enum kl_status kl_version_put(struct kl_txn *txn, ProtobufCBinaryData object_id,
-                              const Kluis__Store__VersionRecord *version, bool *fresh)
+                              const Kluis__Store__VersionRecord *version)
 {
     struct kl_key record;
     enum kl_status st = find(txn, finder(object_id, version->meta->version_id), &record);
 
-    if (st != KL_OK && st != KL_NOT_FOUND) {
-        return st;
-    }
-    *fresh = st == KL_NOT_FOUND;
-    if (*fresh) {
+    if (st == KL_NOT_FOUND) {
         kl_version_add(txn, object_id, version);
-    } else {
+        return KL_OK;
+    }
+    if (st == KL_OK) {
         kl_txn_store(txn, record, &version->base);
     }
-    return KL_OK;
+    return st;
 }
 
 enum kl_status kl_version_drop(struct kl_txn *txn, struct kl_bytes object_id, size_t max,

@@ -326,7 +326,7 @@ static unsigned voters(const struct kl_group *g)
 }
 
 /*
- * N18: raft lets nobody stand for election who has no vote in the newest configuration he knows. If
+ * N20: raft lets nobody stand for election who has no vote in the newest configuration he knows. If
  * one of two voters leads, takes his own vote and crashes before the other knows, neither can ever
  * lead. So the other leads first, and is asked then. The last voter stays.
  */

@@ -123,7 +123,7 @@ struct kl_wio {
     bool loaded_alone;   /* and its only voter was this node */
     raft_term solo_term; /* taken as the only voter */
     /* How often a cover did something. */
-    uint64_t n_split, n_held, n_term_kept, n_solo, n_stale, n_repeat;
+    uint64_t n_split, n_held, n_term_kept, n_solo, n_stale;
 };
 
 /* Replaces the functions of `io`. raft_init() must have been called with it. */

@@ -288,7 +288,6 @@ void kl_wio_leave_out_sent(struct kl_wio *w, raft_id to, struct raft_append_entr
         a->prev_log_index += known;
         a->entries += known;
         a->n_entries -= (unsigned)known;
-        w->n_repeat++;
     }
     if (last > s->until) {
         s->until = last;

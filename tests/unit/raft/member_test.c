@@ -54,7 +54,7 @@ static bool other_leads(struct lab *lab, void *arg)
     return lab->nodes[other].group->ready;
 }
 
-/* N18: one of two voters that leads hands over before it may go; the last voter stays. */
+/* N20: one of two voters that leads hands over before it may go; the last voter stays. */
 TEST(member, remove_leader_of_two)
 {
     struct lab *lab = lab_new();
