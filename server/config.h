@@ -12,12 +12,22 @@
 #define KL_PATH_MAX       1024
 #define KL_PRINCIPALS_MAX 256
 
+struct kl_config_region { /* [region NAME] */
+    char name[KL_LOCATION_MAX + 1];
+    char pair[KL_LOCATION_MAX + 1];      /* "" = none */
+    char geography[KL_LOCATION_MAX + 1]; /* default: the cluster's */
+    unsigned shards;                     /* vault groups: 1..KL_SHARDS_MAX; default 1 */
+    unsigned line;                       /* where its section begins; 0 = it has none */
+};
+
 struct kl_config_node { /* [node NAME] */
     uint64_t id;        /* id = 1..65535 */
     char name[KL_LOCATION_MAX + 1];
     char region[KL_LOCATION_MAX + 1];
     char client_address[128]; /* where clients reach it */
     char peer_address[128];   /* where nodes reach it */
+    bool witness;             /* votes and stores in a third site, serves no vault */
+    unsigned line;            /* where its section begins */
 };
 
 struct kl_config {
@@ -28,18 +38,22 @@ struct kl_config {
     uint64_t day_ms;       /* 86,400,000; another value only with test_cluster = yes */
     bool test_cluster;
     unsigned election_timeout_ms; /* 200..60,000; default 800 */
+    unsigned failback_after_ms;   /* 1 s..1 day; default 30 s */
     /* [this] */
     char self[KL_LOCATION_MAX + 1]; /* node = NAME of this process */
     char data_dir[KL_PATH_MAX];
     char listen_client[128]; /* default: client_address of the node */
     char listen_peer[128];
     char ca_file[KL_PATH_MAX], cert_file[KL_PATH_MAX], key_file[KL_PATH_MAX];
-    char seal_file[KL_PATH_MAX];
+    char seal_file[KL_PATH_MAX];          /* "" for a witness only */
     char geography_key_file[KL_PATH_MAX]; /* optional */
     char audit_file[KL_PATH_MAX];         /* default DATA_DIR/audit.log; "off" */
     unsigned workers;                     /* 1..64; default 4 */
     size_t cache_bytes;                   /* LevelDB block cache per group; default 32 MiB */
     enum kl_log_level log_level;
+    /* [region …], or those that the nodes name, in the order in which they stand */
+    struct kl_config_region regions[KL_REGIONS_MAX];
+    size_t regions_n;
     /* [node …] */
     struct kl_config_node nodes[KL_NODES_MAX];
     size_t nodes_n;

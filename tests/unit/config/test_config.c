@@ -45,6 +45,7 @@ TEST(config, defaults)
     CHECK_EQ(c->day_ms, 86400000);
     CHECK(!c->test_cluster);
     CHECK_EQ(c->election_timeout_ms, 800);
+    CHECK_EQ(c->failback_after_ms, 30000);
     CHECK_STR(c->listen_client, "127.0.0.1:1");
     CHECK_STR(c->listen_peer, "127.0.0.1:2");
     CHECK_STR(c->geography_key_file, "");
@@ -67,6 +68,7 @@ TEST(config, every_key)
         "[cluster]\nname = prod\ngeography = europe\n"
         "subscription = 00000000-0000-4000-8000-000000000001\n"
         "test_cluster = yes\nday_ms = 2s\nelection_timeout_ms = 1500ms\n"
+        "failback_after = 90s\n"
         "[this]\nnode = n2\ndata_dir = /var/lib/kluis\nlisten_client = 0.0.0.0:7400\n"
         "listen_peer = [::]:7401\nca_file = /etc/ca.crt\ncert_file = /etc/n.crt\n"
         "key_file = /etc/n.key\nseal_file = /etc/seal\ngeography_key_file = /etc/geo\n"
@@ -81,6 +83,7 @@ TEST(config, every_key)
     CHECK(c->test_cluster);
     CHECK_EQ(c->day_ms, 2000);
     CHECK_EQ(c->election_timeout_ms, 1500);
+    CHECK_EQ(c->failback_after_ms, 90000);
     CHECK_STR(c->self, "n2");
     CHECK_STR(c->data_dir, "/var/lib/kluis");
     CHECK_STR(c->listen_client, "0.0.0.0:7400");
@@ -135,7 +138,8 @@ static const struct bad bad[] = {
     {"\n\nnonsense\n", "3: line: must be `key = value`"},
     {"= c\n", "1: line: must be `key = value`"},
     {"[cluster\n", "1: [cluster: a section is [NAME]"},
-    {"[]\n", "1: section: unknown section: [cluster], [this], [node NAME] and [principal NAME]"},
+    {"[]\n", "1: section: unknown section: [cluster], [this], [region NAME], [node NAME] and "
+             "[principal NAME]"},
     {"[clusters]\n", "1: clusters: unknown section"},
     {"[cluster x]\n", "1: cluster x: unknown section"},
     {"[cluster]\nname = \x01\n", "2: line: must be UTF-8 without control characters"},
