@@ -3,6 +3,7 @@
 #include "common/bytes.h"
 #include "common/names.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,7 +12,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PATH_LEN = 1200, IDENTITY_MAX = 512, LINE_MAX_LEN = 128 };
+static_assert(KL_GROUPS_MAX * sizeof "group 255" + 512 < 4096, "the identity has room for all");
+
+enum { PATH_LEN = 1200, IDENTITY_MAX = 4096, LINE_MAX_LEN = 128 };
 
 static const char first_line[] = "kluis data directory 1";
 
@@ -122,7 +125,7 @@ static enum kl_status check_identity(const char *path, const char *text, const c
                                      size_t err_len)
 {
     char value[LINE_MAX_LEN];
-    uint64_t groups = 0;
+    uint64_t group = 0;
     uint64_t id = 0;
 
     if (strncmp(text, first_line, strlen(first_line)) != 0 || text[strlen(first_line)] != '\n') {
@@ -152,12 +155,12 @@ static enum kl_status check_identity(const char *path, const char *text, const c
         goto corrupt;
     }
     d->initial = strcmp(value, "yes") == 0;
-    if (*text != 0) {
-        if (!take_line(&text, "groups", value) ||
-            kl_number_parse(value, 1, KL_GROUPS_MAX, &groups) != KL_OK) {
+    while (*text != 0) {
+        if (!take_line(&text, "group", value) ||
+            kl_number_parse(value, 0, KL_GROUPS_MAX - 1, &group) != KL_OK) {
             goto corrupt;
         }
-        d->groups = (unsigned)groups;
+        d->opened[group] = true;
     }
     return KL_OK;
 corrupt:
@@ -269,7 +272,7 @@ enum kl_status kl_datadir_group_check(const char *dir, const struct kl_datadir *
     char name[16];
 
     (void)snprintf(name, sizeof name, "g%u", (unsigned)group);
-    if (group >= d->groups) {
+    if (!d->opened[group]) {
         return KL_OK; /* new */
     }
     if (!join_path(path, dir, name)) {
@@ -291,34 +294,35 @@ enum kl_status kl_datadir_group_check(const char *dir, const struct kl_datadir *
     return KL_OK;
 }
 
-enum kl_status kl_datadir_note_groups(const char *dir, struct kl_datadir *d, unsigned groups,
-                                      char *err, size_t err_len)
+enum kl_status kl_datadir_note_groups(const char *dir, struct kl_datadir *d, const uint16_t *groups,
+                                      size_t n, char *err, size_t err_len)
 {
     char path[PATH_LEN];
     char text[IDENTITY_MAX];
-    char *old;
     size_t len;
-    enum kl_status st;
+    size_t before;
+    enum kl_status st = load_identity(dir, path, text, err, err_len);
 
-    if (groups <= d->groups) {
-        return KL_OK;
-    }
-    st = load_identity(dir, path, text, err, err_len);
     if (st != KL_OK) {
         return st;
     }
-    old = strstr(text, "\ngroups ");
-    len = old == NULL ? strlen(text) : (size_t)(old - text) + 1;
-    if (snprintf(text + len, sizeof text - len, "groups %u\n", groups) >=
-        (int)(sizeof text - len)) {
-        say(err, err_len, path, "is too long");
-        return KL_CORRUPT;
+    len = before = strlen(text);
+    for (size_t i = 0; i < n; i++) {
+        if (!d->opened[groups[i]]) {
+            len += (size_t)snprintf(text + len, sizeof text - len, "group %u\n",
+                                    (unsigned)groups[i]); /* there is room for KL_GROUPS_MAX */
+        }
+    }
+    if (len == before) {
+        return KL_OK;
     }
     st = write_file(dir, path, text);
     if (st != KL_OK) {
         say(err, err_len, path, strerror(errno));
         return st;
     }
-    d->groups = groups;
+    for (size_t i = 0; i < n; i++) {
+        d->opened[groups[i]] = true;
+    }
     return KL_OK;
 }

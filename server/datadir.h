@@ -8,8 +8,8 @@
  *                     node ID
  *                     uuid 32-HEX-DIGITS
  *                     initial yes|no
- *                   and, once the node has run:
- *                     groups N
+ *                   and for each group that has been open here
+ *                     group N
  *   DIR/g0 …        one directory per group: log, state, staged
  */
 #ifndef KL_DATADIR_H
@@ -25,9 +25,9 @@ struct kl_datadir {
     int lock_fd;
     uint8_t uuid[KL_ID_LEN];
     bool initial; /* made by --init: the node may bootstrap a new cluster */
-    /* Groups 0 .. groups-1 have been opened here before. They are never begun anew: a voter that
-     * forgot what it promised would break the others' majority. */
-    unsigned groups;
+    /* By id: the group has been open here before. It is never begun anew: a voter that forgot what it
+     * promised would break the others' majority. */
+    bool opened[KL_GROUPS_MAX];
 };
 
 /*
@@ -53,8 +53,9 @@ KL_MUST_USE enum kl_status kl_datadir_group(const char *dir, uint16_t group, cha
 /* Is what group N left behind there? KL_CORRUPT when a part is missing. */
 KL_MUST_USE enum kl_status kl_datadir_group_check(const char *dir, const struct kl_datadir *d,
                                                   uint16_t group, char *err, size_t err_len);
-/* Notes in the identity that `groups` groups are open now; nothing is written when it is known. */
+/* Notes in the identity that these groups are open now; nothing is written when it is known. */
 KL_MUST_USE enum kl_status kl_datadir_note_groups(const char *dir, struct kl_datadir *d,
-                                                  unsigned groups, char *err, size_t err_len);
+                                                  const uint16_t *groups, size_t n, char *err,
+                                                  size_t err_len);
 
 #endif

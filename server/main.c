@@ -8,6 +8,7 @@
 #include "server/datadir.h"
 #include "server/dev.h"
 #include "server/node.h"
+#include "server/topology.h"
 
 #include <getopt.h>
 #include <signal.h>
@@ -274,6 +275,12 @@ static void announce_dev(const struct arguments *a, const struct kl_node *node)
     (void)fflush(stdout);
 }
 
+static void log_warning(void *arg, const char *line)
+{
+    (void)arg;
+    kl_log(KL_LOG_WARN, "main", "%s", line);
+}
+
 static int run_node(const struct arguments *a, const char *path, const struct kl_config *config)
 {
     struct kl_node *node = NULL;
@@ -293,6 +300,7 @@ static int run_node(const struct arguments *a, const char *path, const struct kl
     if (soft != NULL) {
         kl_log(KL_LOG_WARN, "main", "hardening is incomplete why=\"%s\"", soft);
     }
+    kl_topology_warn(config, log_warning, NULL);
     if (kl_node_start(config, &node, &code, err, sizeof err) != KL_OK) {
         kl_log(KL_LOG_ERROR, "main", "cannot start why=\"%s\"", err);
         return (int)code;
@@ -307,6 +315,11 @@ static int run_node(const struct arguments *a, const char *path, const struct kl
     kl_node_stop(node);
     kl_log(KL_LOG_INFO, "main", "ended");
     return KL_EXIT_OK;
+}
+
+static void print_warning(void *arg, const char *line)
+{
+    (void)printf("%s: warning: %s\n", (const char *)arg, line);
 }
 
 static int with_config(const struct arguments *a, const char *path)
@@ -324,6 +337,7 @@ static int with_config(const struct arguments *a, const char *path)
         if (kl_node_check(config, err, sizeof err) != KL_OK) {
             code = fail(KL_EXIT_CONFIG, err);
         } else {
+            kl_topology_warn(config, print_warning, (void *)(uintptr_t)path);
             (void)printf("%s: ok\n", path);
             code = KL_EXIT_OK;
         }

@@ -55,17 +55,36 @@ static struct kl_group *view_group(void *ctx, uint16_t id)
     return host == NULL ? NULL : kl_host_uv_group(host);
 }
 
-/* Regions in the order of the configuration have the vault groups 1, 2, … */
-static uint16_t view_group_of_location(void *ctx, const char *location)
+static bool view_votes(void *ctx, uint16_t group, uint64_t node_id)
+{
+    const struct kl_node *node = ctx;
+    int i = kl_node_position(node, node_id);
+
+    return i >= 0 && kl_topology_votes(&node->config, group, node->config.nodes[i].region,
+                                       node->config.nodes[i].witness);
+}
+
+bool kl_node_holds(const struct kl_node *node, size_t i)
+{
+    return view_votes((void *)(uintptr_t)node, node->groups[i], node->view.node_id);
+}
+
+static uint16_t view_place(void *ctx, const char *location, const uint8_t vault_id[KL_ID_LEN])
 {
     const struct kl_node *node = ctx;
 
-    for (size_t i = 0; i < node->locations_n; i++) {
-        if (strcmp(node->locations[i], location) == 0) {
-            return node->groups[i + 1];
-        }
-    }
-    return 0;
+    return kl_topology_place(&node->config, location, vault_id);
+}
+
+static struct kl_placement view_placement(void *ctx, uint16_t group)
+{
+    const struct kl_node *node = ctx;
+    const struct kl_config_region *home = kl_topology_home(&node->config, group);
+    const struct kl_config_region *mirror = kl_topology_mirror(&node->config, group);
+
+    return (struct kl_placement){.home = home->name,
+                                 .geography = home->geography,
+                                 .mirror = mirror == NULL ? NULL : mirror->name};
 }
 
 static bool view_connected(void *ctx, uint64_t node_id)
@@ -170,20 +189,10 @@ static void lay_out(struct kl_node *node)
 {
     const struct kl_config *c = &node->config;
 
-    node->groups[node->groups_n++] = 0;
+    node->groups_n = kl_topology_groups(c, node->groups);
     for (size_t i = 0; i < c->nodes_n; i++) {
-        bool known = false;
-
         node->infos[i] = (struct kl_node_info){c->nodes[i].id, c->nodes[i].name, c->nodes[i].region,
-                                               c->nodes[i].client_address};
-        for (size_t k = 0; k < node->locations_n; k++) {
-            known = known || strcmp(node->locations[k], c->nodes[i].region) == 0;
-        }
-        if (!known) {
-            node->locations[node->locations_n++] = c->nodes[i].region;
-            node->groups[node->groups_n] = (uint16_t)node->groups_n;
-            node->groups_n++;
-        }
+                                               c->nodes[i].client_address, c->nodes[i].witness};
     }
     node->view = (struct kl_node_view){
         .ctx = node,
@@ -191,15 +200,18 @@ static void lay_out(struct kl_node *node)
         .geography = c->geography,
         .default_subscription = c->subscription,
         .locations = node->locations,
-        .locations_n = node->locations_n,
+        .locations_n = kl_topology_locations(c, node->locations),
         .node_id = kl_config_self(c)->id,
+        .witness = kl_config_self(c)->witness,
         .nodes = node->infos,
         .nodes_n = c->nodes_n,
         .groups = node->groups,
         .groups_n = node->groups_n,
         .started_us = kl_real_clock.mono_us(kl_real_clock.ctx),
         .group = view_group,
-        .group_of_location = view_group_of_location,
+        .votes = view_votes,
+        .place = view_place,
+        .placement = view_placement,
         .connected = view_connected,
         .sealed = view_sealed,
         .counters = view_counters,
@@ -231,8 +243,9 @@ static enum kl_status open_group(struct kl_node *node, size_t i, char *err, size
         .dir = dir,
         .election_timeout_ms = c->election_timeout_ms,
         .cache_bytes = c->cache_bytes,
-        .bootstrap = node->data.initial && node->groups[i] >= node->data.groups ? voters : NULL,
-        .bootstrap_n = c->nodes_n,
+        /* Only with the cluster itself: a group that a later configuration adds to this node is begun
+         * by others, if it is not there already. */
+        .bootstrap = node->data.initial && !node->data.opened[0] ? voters : NULL,
         .peers = &node->peers,
         .ctx = node,
         .fatal = on_fatal,
@@ -253,8 +266,13 @@ static enum kl_status open_group(struct kl_node *node, size_t i, char *err, size
     }
     (void)snprintf(address, sizeof address, "%llu", (unsigned long long)o.node_id);
     for (size_t k = 0; k < c->nodes_n; k++) {
-        (void)snprintf(names[k], sizeof names[k], "%llu", (unsigned long long)c->nodes[k].id);
-        voters[k] = (struct kl_member){c->nodes[k].id, names[k]};
+        size_t n = o.bootstrap_n;
+
+        if (view_votes(node, o.group, c->nodes[k].id)) {
+            (void)snprintf(names[n], sizeof names[n], "%llu", (unsigned long long)c->nodes[k].id);
+            voters[n] = (struct kl_member){c->nodes[k].id, names[n]};
+            o.bootstrap_n++;
+        }
     }
     st = kl_host_uv_start(&o, &host, err, err_len);
     if (st == KL_OK) {
@@ -317,7 +335,7 @@ static enum kl_status open_credentials(struct kl_node *node, char *err, size_t e
     uint8_t key[KL_KEY_LEN]; /* needed later, checked now */
     enum kl_status st = open_tls(node, err, err_len);
 
-    if (st == KL_OK) {
+    if (st == KL_OK && !kl_config_self(c)->witness) {
         st = kl_seal_file_open(c->seal_file, &node->seal, err, err_len);
     }
     if (st == KL_OK && c->geography_key_file[0] != 0) {
@@ -398,10 +416,18 @@ static enum kl_status open_network(struct kl_node *node, enum kl_exit *exit_code
 static enum kl_status open_groups(struct kl_node *node, enum kl_exit *exit_code, char *err,
                                   size_t err_len)
 {
+    uint16_t held[KL_GROUPS_MAX];
+    size_t held_n = 0;
     enum kl_status noted;
 
     for (size_t i = 0; i < node->groups_n; i++) {
-        enum kl_status st = open_group(node, i, err, err_len);
+        enum kl_status st;
+
+        if (!kl_node_holds(node, i)) {
+            continue;
+        }
+        held[held_n++] = node->groups[i];
+        st = open_group(node, i, err, err_len);
 
         if (st != KL_OK) {
             *exit_code = st == KL_CORRUPT ? KL_EXIT_CORRUPT : KL_EXIT_FATAL;
@@ -411,8 +437,7 @@ static enum kl_status open_groups(struct kl_node *node, enum kl_exit *exit_code,
             return st;
         }
     }
-    noted = kl_datadir_note_groups(node->config.data_dir, &node->data, (unsigned)node->groups_n,
-                                   err, err_len);
+    noted = kl_datadir_note_groups(node->config.data_dir, &node->data, held, held_n, err, err_len);
     if (noted != KL_OK) {
         *exit_code = KL_EXIT_FATAL;
         return noted;
@@ -523,10 +548,10 @@ static bool group_served(struct kl_node *node, size_t i)
 bool kl_node_wait_ready(struct kl_node *node, unsigned timeout_ms)
 {
     for (unsigned waited = 0; waited <= timeout_ms; waited += POLL_MS) {
-        bool ready = atomic_load(&node->unsealed);
+        bool ready = atomic_load(&node->unsealed) || node->view.witness;
 
         for (size_t i = 0; ready && i < node->groups_n; i++) {
-            ready = group_served(node, i);
+            ready = !kl_node_holds(node, i) || group_served(node, i);
         }
         if (ready) {
             return true;

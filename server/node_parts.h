@@ -13,6 +13,7 @@
 #include "server/retention/scheduler.h"
 #include "server/rpc/dispatch.h"
 #include "server/rpc/rpc_server.h"
+#include "server/topology.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -29,7 +30,7 @@ struct kl_peer_seen {
     /* By position in groups[]: the group's member list names this generation. Until it does, the
      * node's votes and acknowledgements do not count there: a voter that lost its disk does not know
      * what it promised. Everything else is heard: it may lead, by the votes of others. */
-    bool admitted[KL_NODES_MAX + 1];
+    bool admitted[KL_GROUPS_MAX];
 };
 
 struct kl_steward;
@@ -49,18 +50,18 @@ struct kl_node {
     struct kl_steward *steward;
     struct kl_node_view view;
     struct kl_node_info infos[KL_NODES_MAX];
-    const char *locations[KL_NODES_MAX];
-    size_t locations_n;
-    uint16_t groups[KL_NODES_MAX + 1]; /* [0] is the directory */
+    const char *locations[KL_REGIONS_MAX];
+    uint16_t groups[KL_GROUPS_MAX]; /* all of the cluster; [0] is the directory */
     size_t groups_n;
-    _Atomic(struct kl_host_uv *) hosts[KL_NODES_MAX + 1]; /* as groups[] */
-    uint64_t leaders[KL_NODES_MAX + 1]; /* as logged last; each belongs to its group's thread */
+    /* As groups[]; NULL: not open now, or this node does not vote there. */
+    _Atomic(struct kl_host_uv *) hosts[KL_GROUPS_MAX];
+    uint64_t leaders[KL_GROUPS_MAX]; /* as logged last; each belongs to its group's thread */
     pthread_mutex_t peers_lock;
     struct kl_peer_seen seen[KL_NODES_MAX]; /* as config.nodes[] */
     atomic_ullong own_generation;           /* of data.uuid, once the directory here says so */
     atomic_bool own_known;                  /* the directory here has named data.uuid */
     atomic_bool told_refused;               /* that the directory waits to be accepted */
-    atomic_bool unsealed;
+    atomic_bool unsealed;                   /* never on a witness */
     atomic_bool stopping;
 };
 
@@ -77,6 +78,8 @@ KL_MUST_USE enum kl_status kl_node_finisher_new(struct kl_node *node, uint16_t g
                                                 struct kl_finisher **out);
 /* Looks up the node's own data directory, for its greetings. */
 void kl_node_note_own(struct kl_node *node);
+/* Does this node vote in groups[i]? */
+bool kl_node_holds(const struct kl_node *node, size_t i);
 /* Position of a node id in config.nodes, or -1. */
 int kl_node_position(const struct kl_node *node, uint64_t node_id);
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum {
     PERIOD_MS = 100,        /* how often the steward looks */
@@ -111,13 +112,16 @@ static void propose_init(struct kl_steward *s, struct group_work *w)
     Kluis__Log__Command command = KLUIS__LOG__COMMAND__INIT;
     Kluis__Log__GroupInit init = KLUIS__LOG__GROUP_INIT__INIT;
     Kluis__Store__GroupRecord record = KLUIS__STORE__GROUP_RECORD__INIT;
+    /* Only read from here on; protobuf-c has no const. */
+    struct kl_config_region *home = (void *)(uintptr_t)kl_topology_home(&s->node->config, w->id);
     uint8_t id[KL_ID_LEN];
 
     if (kl_real_entropy.fill(kl_real_entropy.ctx, id, sizeof id) != KL_OK) {
         return;
     }
     record.cluster_id = (ProtobufCBinaryData){sizeof id, id};
-    record.geography = s->node->config.geography;
+    record.geography = home->geography;
+    record.region = home->name;
     record.day_ms = s->node->config.day_ms;
     init.group = &record;
     command.op_case = KLUIS__LOG__COMMAND__OP_GROUP_INIT;
@@ -313,10 +317,11 @@ static void change(struct group_work *w, struct kl_group *group, enum kl_member_
     kl_group_change(group, what, node_id, address, change_done, w);
 }
 
-/* One step towards: the member of node_id is a voter under `address`. */
+/* One step towards: the member of node_id is a voter under `address`; or, when it does not vote here by
+ * the configuration any more, no member at all. */
 static void bring_member(struct group_work *w, struct kl_group *group,
                          const struct kl_group_status *status, uint64_t node_id,
-                         const char *address)
+                         const char *address, bool votes)
 {
     const struct kl_group_member *m = NULL;
 
@@ -326,7 +331,11 @@ static void bring_member(struct group_work *w, struct kl_group *group,
         }
     }
     if (m == NULL) {
-        change(w, group, KL_MEMBER_ADD, node_id, address);
+        if (votes) {
+            change(w, group, KL_MEMBER_ADD, node_id, address);
+        }
+    } else if (!votes) {
+        change(w, group, KL_MEMBER_REMOVE, node_id, m->address);
     } else if (strcmp(m->address, address) != 0) {
         change(w, group, KL_MEMBER_REMOVE, node_id, m->address);
     } else if (m->role == RAFT_SPARE) {
@@ -357,7 +366,7 @@ static void reconcile_members(struct kl_steward *s, struct group_work *w, struct
         if (id != s->node->view.node_id && kl_core_node(&read.view, id, &record) == KL_OK &&
             record->generation != 0) {
             kl_node_member_address(id, record->generation, address);
-            bring_member(w, group, status, id, address);
+            bring_member(w, group, status, id, address, s->node->view.votes(s->node, w->id, id));
         }
         kl_pb_wipe_free((ProtobufCMessage *)record, &kl_pb_allocator);
     }
@@ -372,7 +381,9 @@ static void look_at_directory(struct kl_steward *s, struct group_work *w,
     Kluis__Store__KeyringRecord *keyring = NULL;
     enum kl_status st = kl_core_keyring(view, &keyring);
 
-    if (st == KL_OK && !atomic_load(&s->node->unsealed)) {
+    if (s->node->seal == NULL) {
+        /* a witness */
+    } else if (st == KL_OK && !atomic_load(&s->node->unsealed)) {
         open_keyring(s, keyring);
     } else if (st == KL_NOT_FOUND && leads) {
         propose_keyring(s, w);
@@ -381,6 +392,22 @@ static void look_at_directory(struct kl_steward *s, struct group_work *w,
         register_nodes(s, w, view);
     }
     kl_pb_wipe_free((ProtobufCMessage *)keyring, &kl_pb_allocator);
+}
+
+/* Groups are numbered by the order of the regions: one that got another number would serve the vaults
+ * of another region. */
+static void check_region(const struct kl_steward *s, const struct group_work *w,
+                         const Kluis__Store__GroupRecord *record)
+{
+    const struct kl_config_region *home = kl_topology_home(&s->node->config, w->id);
+
+    if (strcmp(record->region, home->name) != 0) {
+        kl_log(KL_LOG_ERROR, "steward",
+               "group %u is of region %s, but the configuration gives it to %s; regions must keep "
+               "their order, new ones stand behind the others; this process ends",
+               (unsigned)w->id, record->region, home->name);
+        _exit(KL_EXIT_CONFIG);
+    }
 }
 
 static void look_at_group(struct kl_steward *s, struct group_work *w)
@@ -401,6 +428,9 @@ static void look_at_group(struct kl_steward *s, struct group_work *w)
         return;
     }
     st = kl_core_group(&read.view, &record);
+    if (st == KL_OK) {
+        check_region(s, w, record);
+    }
     if (st == KL_NOT_FOUND && status.ready) {
         propose_init(s, w);
     } else if (st == KL_OK && w->id == 0) {
@@ -493,18 +523,19 @@ enum kl_status kl_steward_start(struct kl_node *node, struct kl_steward **out)
         return KL_NO_MEMORY;
     }
     s->node = node;
-    s->groups_n = node->groups_n;
     (void)pthread_mutex_init(&s->lock, NULL);
     (void)pthread_condattr_init(&monotonic);
     (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     (void)pthread_cond_init(&s->wake, &monotonic);
     (void)pthread_condattr_destroy(&monotonic);
-    s->groups = kl_calloc(s->groups_n, sizeof *s->groups);
+    s->groups = kl_calloc(node->groups_n, sizeof *s->groups);
     if (s->groups == NULL) {
         st = KL_NO_MEMORY;
     }
-    for (size_t i = 0; st == KL_OK && i < s->groups_n; i++) {
-        st = open_group_work(s, &s->groups[i], node->groups[i]);
+    for (size_t i = 0; st == KL_OK && i < node->groups_n; i++) {
+        if (kl_node_holds(node, i)) {
+            st = open_group_work(s, &s->groups[s->groups_n++], node->groups[i]);
+        }
     }
     if (st == KL_OK && pthread_create(&s->thread, NULL, run, s) != 0) {
         st = KL_NO_MEMORY;

@@ -75,6 +75,16 @@ json_t *kl_cli_vault_json(const struct kluis_vault *v)
         kl_cli_put(properties, "deletionDate", kl_cli_date(v->deleted_ms / 1000));
         kl_cli_put(properties, "scheduledPurgeDate", kl_cli_date(v->scheduled_purge_ms / 1000));
     }
+    if (v->mirror[0] != '\0') {
+        kl_cli_put(properties, "mirror", kl_cli_text(v->mirror));
+    }
+    if (v->leader_region[0] != '\0') { /* of one vault, not in a list */
+        kl_cli_put(properties, "leaderRegion", kl_cli_text(v->leader_region));
+    }
+    if (v->mirror[0] != '\0' && v->leader_region[0] != '\0') {
+        kl_cli_put(properties, "mirrorCurrent", json_boolean(v->mirror_current));
+        kl_cli_put(properties, "mirrorLagEntries", json_integer((json_int_t)v->mirror_lag));
+    }
     kl_cli_put(out, "properties", properties);
     kl_cli_put(out, "tags", tags_json(v->tags, v->tags_n));
     return out;

@@ -8,6 +8,10 @@
 static const struct kl_cli_column live[] = {
     {"Name", "name"},
     {"Location", "location"},
+    {"Mirror", "properties.mirror"},
+    {"LeaderRegion", "properties.leaderRegion"},
+    {"MirrorCurrent", "properties.mirrorCurrent"},
+    {"MirrorLagEntries", "properties.mirrorLagEntries"},
     {"ResourceGroup", "resourceGroup"},
     {"Subscription", "subscription"},
     {"RetentionDays", "properties.softDeleteRetentionInDays"},

@@ -109,6 +109,10 @@ struct kluis_vault {
     uint64_t created_ms, updated_ms; /* Unix milliseconds */
     uint64_t deleted_ms;             /* 0 = live */
     uint64_t scheduled_purge_ms;     /* 0 = live */
+    const char *mirror;              /* region of the pair; "" = none */
+    const char *leader_region;       /* "" in lists: where it is served from */
+    bool mirror_current;             /* false in lists: the mirror has all there is */
+    uint64_t mirror_lag;             /* log entries that the mirror lacks */
 };
 
 struct kluis_secret {

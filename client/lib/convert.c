@@ -105,7 +105,8 @@ enum kl_status kl_vault_out(const Kluis__V1__Vault *from, struct kluis_vault **o
 {
     size_t size = sizeof(struct vault_block) + tags_size(from->tags, from->n_tags) +
                   strlen(from->name) + strlen(from->id) + strlen(from->subscription) +
-                  strlen(from->resource_group) + strlen(from->location) + 5;
+                  strlen(from->resource_group) + strlen(from->location) + strlen(from->mirror) +
+                  strlen(from->leader_region) + 7;
     struct vault_block *block = kl_calloc(1, size);
     struct kluis_vault *v;
     struct tail tail;
@@ -122,6 +123,10 @@ enum kl_status kl_vault_out(const Kluis__V1__Vault *from, struct kluis_vault **o
     v->subscription = copy_text(&tail, from->subscription);
     v->resource_group = copy_text(&tail, from->resource_group);
     v->location = copy_text(&tail, from->location);
+    v->mirror = copy_text(&tail, from->mirror);
+    v->leader_region = copy_text(&tail, from->leader_region);
+    v->mirror_current = from->mirror_current;
+    v->mirror_lag = from->mirror_lag;
     v->tags = from->n_tags == 0 ? NULL : block->tags;
     v->tags_n = from->n_tags;
     v->retention_days = from->retention_days;

@@ -16,6 +16,9 @@ enum kl_status kl_apply_group_init(struct kl_txn *txn, const Kluis__Log__Command
     if (kl_text_check(group->geography, KL_LOCATION_MAX) != KL_OK) {
         return kl_refuse(out, KL_INVALID_ARGUMENT, "geography");
     }
+    if (kl_text_check(group->region, KL_LOCATION_MAX) != KL_OK) {
+        return kl_refuse(out, KL_INVALID_ARGUMENT, "region");
+    }
     if (group->day_ms == 0 || group->day_ms > KL_DAY_MS) {
         return kl_refuse(out, KL_INVALID_ARGUMENT, "day_ms");
     }

@@ -25,13 +25,16 @@ static bool known_service(const char *service)
 static void why_not(const struct kl_node_view *node, char *out, size_t out_len)
 {
     out[0] = 0;
-    if (node->sealed(node->ctx)) {
+    if (node->sealed(node->ctx) && !node->witness) {
         (void)snprintf(out, out_len, "the node is sealed");
         return;
     }
     for (size_t i = 0; i < node->groups_n; i++) {
         struct kl_group *group = node->group(node->ctx, node->groups[i]);
 
+        if (!node->votes(node->ctx, node->groups[i], node->node_id)) {
+            continue;
+        }
         if (group == NULL) {
             (void)snprintf(out, out_len, "group %u is not open", (unsigned)node->groups[i]);
             return;

@@ -13,6 +13,14 @@ struct kl_node_info {
     const char *name;
     const char *region;
     const char *client_address;
+    bool witness;
+};
+
+/* Where the vaults of a group are; borrowed from the configuration. */
+struct kl_placement {
+    const char *home;      /* region */
+    const char *geography; /* of the home region */
+    const char *mirror;    /* region of the pair; NULL = none */
 };
 
 struct kl_node_view {
@@ -25,11 +33,15 @@ struct kl_node_view {
     uint64_t node_id;
     const struct kl_node_info *nodes; /* of the configuration */
     size_t nodes_n;
-    const uint16_t *groups; /* group ids this node holds; [0] is the directory */
+    bool witness;           /* this node: it serves no vault */
+    const uint16_t *groups; /* ids of the cluster's groups, rising; [0] is the directory */
     size_t groups_n;
-    uint64_t started_us;                                            /* monotonic */
-    struct kl_group *(*group)(void *ctx, uint16_t id);              /* NULL: not held here */
-    uint16_t (*group_of_location)(void *ctx, const char *location); /* home group of new vaults */
+    uint64_t started_us;                               /* monotonic */
+    struct kl_group *(*group)(void *ctx, uint16_t id); /* NULL: not held here, or not open now */
+    bool (*votes)(void *ctx, uint16_t group, uint64_t node_id); /* is the node to hold the group? */
+    /* Group for a new vault, of one of locations[]. */
+    uint16_t (*place)(void *ctx, const char *location, const uint8_t vault_id[KL_ID_LEN]);
+    struct kl_placement (*placement)(void *ctx, uint16_t group); /* of an id in groups[] */
     bool (*connected)(void *ctx, uint64_t node_id);
     bool (*sealed)(void *ctx);
     /* Cluster-wide counters for status; fn per counter. */

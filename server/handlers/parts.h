@@ -61,6 +61,8 @@ KL_MUST_USE enum kl_status kl_field_times(struct kl_call *call, uint64_t not_bef
                                           uint64_t expires_s);
 KL_MUST_USE enum kl_status kl_field_tags(struct kl_call *call, size_t n,
                                          Kluis__V1__Tag *const *tags);
+/* Where the vaults of the call's group are. */
+struct kl_placement kl_call_placement(const struct kl_call *call);
 /* The page size to use: the default for 0. */
 KL_MUST_USE enum kl_status kl_field_page_size(struct kl_call *call, uint32_t asked, size_t *size);
 

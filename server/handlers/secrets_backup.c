@@ -81,7 +81,8 @@ static enum kl_status fill_head(struct kl_call *call, const char *name, const st
         strlen(b->vault->subscription) >= sizeof head->subscription) {
         return KL_CORRUPT;
     }
-    (void)snprintf(head->geography, sizeof head->geography, "%s", call->node->geography);
+    (void)snprintf(head->geography, sizeof head->geography, "%s",
+                   kl_call_placement(call).geography);
     (void)snprintf(head->subscription, sizeof head->subscription, "%s", b->vault->subscription);
     (void)snprintf(head->name, sizeof head->name, "%s", name);
     memcpy(head->current_version, b->object->current_version.data, KL_ID_LEN);
@@ -357,7 +358,7 @@ static enum kl_status open_blob(struct kl_call *call, struct restore *state,
     if (req->blob.len > KL_BLOB_MAX) {
         return kl_call_field(call, KL_TOO_LARGE, "blob", "at most 64 MiB");
     }
-    st = kl_blob_reader_new(call->keyring, kl_pb_view(req->blob), call->node->geography,
+    st = kl_blob_reader_new(call->keyring, kl_pb_view(req->blob), kl_call_placement(call).geography,
                             state->vault->subscription, KL_KIND_SECRET, &state->reader);
     if (st != KL_OK) {
         return kl_call_field(call, st, "blob", kl_status_info(st)->text);

@@ -365,7 +365,7 @@ enum kl_status kl_plan_vault_create(struct kl_call *call, struct kl_plan *plan)
         return st;
     }
     v.vault_id = kl_pb_data(kl_bytes_of(s->vault_id, KL_ID_LEN));
-    s->group = call->node->group_of_location(call->node->ctx, v.location);
+    s->group = call->node->place(call->node->ctx, v.location, s->vault_id);
     st = kl_core_claim(&call->read->view, req->name, &claim);
     if (st == KL_OK) {
         st = plan_known(call, claim, plan);

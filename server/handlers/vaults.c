@@ -2,11 +2,59 @@
 #include "server/handlers/page.h"
 #include "server/handlers/parts.h"
 
+struct kl_placement kl_call_placement(const struct kl_call *call)
+{
+    return call->node->placement(call->node->ctx, kl_group_id(call->group));
+}
+
+static const char *region_of(const struct kl_node_view *node, uint64_t node_id)
+{
+    for (size_t i = 0; i < node->nodes_n; i++) {
+        if (node->nodes[i].node_id == node_id) {
+            return node->nodes[i].region;
+        }
+    }
+    return "";
+}
+
+/* Where the vault is served from, and what its mirror lacks, as this leader knows it. */
+static enum kl_status add_placement(struct kl_call *call, Kluis__V1__Vault *vault)
+{
+    const struct kl_placement place = kl_call_placement(call);
+    struct kl_group_status status;
+    enum kl_status st = KL_OK;
+    uint64_t best = 0;
+
+    kl_group_status(call->group, &status);
+    for (size_t i = 0; i < status.members_n && place.mirror != NULL; i++) {
+        const struct kl_group_member *m = &status.members[i];
+
+        if (m->match_index > best && strcmp(region_of(call->node, m->node_id), place.mirror) == 0) {
+            best = m->match_index;
+        }
+    }
+    if (place.mirror != NULL) {
+        st = kl_pb_string(&vault->mirror, place.mirror);
+        vault->mirror_current = best >= status.last_index;
+        vault->mirror_lag = best < status.last_index ? status.last_index - best : 0;
+    }
+    return st == KL_OK
+               ? kl_pb_string(&vault->leader_region, region_of(call->node, status.leader_id))
+               : st;
+}
+
 static enum kl_status respond_vault(struct kl_call *call, const Kluis__Store__VaultRecord *record)
 {
     Kluis__V1__Vault *vault = NULL;
     enum kl_status st = kl_vault_message(record, &vault);
 
+    if (st == KL_OK) {
+        st = add_placement(call, vault);
+        if (st != KL_OK) {
+            kl_pb_wipe_free(&vault->base, &kl_pb_allocator);
+            return st;
+        }
+    }
     return st == KL_OK ? kl_respond(call, "vault", vault) : st;
 }
 

@@ -198,15 +198,22 @@ static void write_config(struct cluster *c, unsigned i, const struct cluster_opt
     if (o->day_ms != 0) {
         (void)fprintf(f, "test_cluster = yes\nday_ms = %llu\n", (unsigned long long)o->day_ms);
     }
-    (void)fprintf(f, "%s\n", o->extra_config == NULL ? "" : o->extra_config);
+    (void)fprintf(f, "%s\n%s\n", o->extra_config == NULL ? "" : o->extra_config,
+                  o->regions == NULL ? "" : o->regions);
     (void)fprintf(f,
                   "[this]\nnode = n%u\ndata_dir = %s\nca_file = %s/ca.crt\ncert_file = %s/n%u.crt\n"
-                  "key_file = %s/n%u.key\nseal_file = %s/seal\n",
-                  i + 1, c->nodes[i].data, c->dir, c->dir, i + 1, c->dir, i + 1, c->dir);
+                  "key_file = %s/n%u.key\n",
+                  i + 1, c->nodes[i].data, c->dir, c->dir, i + 1, c->dir, i + 1);
+    if ((o->witnesses & 1u << i) == 0) {
+        (void)fprintf(f, "seal_file = %s/seal\n", c->dir);
+    }
     for (unsigned k = 0; k < c->n; k++) {
-        (void)fprintf(
-            f, "[node n%u]\nid = %u\nregion = west\nclient_address = %s\npeer_address = %s\n",
-            k + 1, k + 1, c->nodes[k].client_address, c->nodes[k].peer_address);
+        (void)fprintf(f,
+                      "[node n%u]\nid = %u\nregion = %s\nclient_address = %s\npeer_address = %s\n"
+                      "witness = %s\n",
+                      k + 1, k + 1, o->region == NULL ? "west" : o->region[k],
+                      c->nodes[k].client_address, c->nodes[k].peer_address,
+                      (o->witnesses & 1u << k) != 0 ? "yes" : "no");
     }
     (void)fprintf(
         f, "[principal admin]\ntoken_sha256 = %s\nrights = *, vaults/purge, secrets/purge\n", hash);
@@ -274,6 +281,18 @@ static void wait_ready(struct cluster *c)
     }
     kluis_vault_list_free(list);
     kluis_close(client);
+}
+
+struct cluster_options cluster_paired(void)
+{
+    static const char *const region[] = {"west", "west", "east", "east", "hill"};
+
+    return (struct cluster_options){
+        .nodes = 5,
+        .regions = "[region west]\npair = east\n[region east]\npair = west\n[region hill]\n",
+        .region = region,
+        .witnesses = 1u << 4,
+    };
 }
 
 struct cluster *cluster_new(const struct cluster_options *o)

@@ -21,7 +21,13 @@ struct cluster_options {
     uint64_t day_ms;              /* 0 = a real day */
     const char *extra_config;     /* lines for the [cluster] section, or NULL */
     const char *const *data_dirs; /* one per node; NULL: the cluster's own directories */
+    const char *regions;          /* [region …] sections, or NULL */
+    const char *const *region;    /* of each node; NULL: all are in west */
+    unsigned witnesses;           /* bit per node */
 };
+
+/* West and east with two nodes each, a pair, and a witness on the hill: nodes 0 1, 2 3, 4. */
+struct cluster_options cluster_paired(void);
 
 struct cluster;
 

@@ -45,17 +45,6 @@ static struct workload *load(struct fixture *f)
                                                      .seed = test_seed()});
 }
 
-/* Waits until the load has had `more` further writes acknowledged. */
-static void progress(struct workload *w, uint64_t more)
-{
-    uint64_t target = workload_acknowledged(w) + more;
-
-    for (unsigned i = 0; i < 1500 && workload_acknowledged(w) < target; i++) {
-        harness_sleep_ms(20);
-    }
-    CHECK(workload_acknowledged(w) >= target);
-}
-
 static void finish(struct fixture *f, struct workload *w, struct workload_result *r)
 {
     workload_stop(w, "/tmp/kluis-failover-history.txt", r);
@@ -84,15 +73,15 @@ TEST(failover, leader_killed)
 
     setup(&f, 3);
     w = load(&f);
-    progress(w, 100);
+    CHECK(workload_progress(w, 100));
     for (int i = 0; i < 3; i++) {
         leader = cluster_leader(f.cluster, f.client, VAULT_GROUP, LEADER_MS);
         CHECK(leader >= 0);
         workload_reset_gap(w);
         cluster_kill(f.cluster, (unsigned)leader);
-        progress(w, 100);
+        CHECK(workload_progress(w, 100));
         cluster_start(f.cluster, (unsigned)leader);
-        progress(w, 50);
+        CHECK(workload_progress(w, 50));
     }
     finish(&f, w, &r);
     CHECK(r.longest_gap_us / 1000 < NEVER_MS);
@@ -109,7 +98,7 @@ TEST(failover, all_killed)
     setup(&f, 3);
     w = load(&f);
     for (int round = 0; round < 2; round++) {
-        progress(w, 200);
+        CHECK(workload_progress(w, 200));
         for (unsigned i = 0; i < 3; i++) {
             cluster_kill(f.cluster, i);
         }
@@ -117,7 +106,7 @@ TEST(failover, all_killed)
             cluster_start(f.cluster, i);
         }
     }
-    progress(w, 100);
+    CHECK(workload_progress(w, 100));
     finish(&f, w, &r);
     teardown(&f);
 }
@@ -132,13 +121,13 @@ TEST(failover, leader_paused)
 
     setup(&f, 3);
     w = load(&f);
-    progress(w, 100);
+    CHECK(workload_progress(w, 100));
     leader = cluster_leader(f.cluster, f.client, VAULT_GROUP, LEADER_MS);
     CHECK(leader >= 0);
     cluster_signal(f.cluster, (unsigned)leader, SIGSTOP);
-    progress(w, 100);
+    CHECK(workload_progress(w, 100));
     cluster_signal(f.cluster, (unsigned)leader, SIGCONT);
-    progress(w, 100);
+    CHECK(workload_progress(w, 100));
     finish(&f, w, &r);
     teardown(&f);
 }
@@ -154,13 +143,13 @@ TEST(failover, rolling_restart)
 
     setup(&f, 3);
     w = load(&f);
-    progress(w, 100);
+    CHECK(workload_progress(w, 100));
     workload_reset_gap(w);
     for (unsigned i = 0; i < 3; i++) {
         cluster_signal(f.cluster, i, SIGTERM);
         CHECK_EQ(cluster_wait(f.cluster, i, 30000), 0);
         cluster_start(f.cluster, i);
-        progress(w, 50);
+        CHECK(workload_progress(w, 50));
         CHECK(cluster_leader(f.cluster, f.client, VAULT_GROUP, LEADER_MS) >= 0);
         CHECK(cluster_digests_agree(f.cluster, f.client, 0, SETTLE_MS)); /* it has caught up */
     }
@@ -202,13 +191,13 @@ TEST(failover, disk_lost)
 
     setup(&f, 3);
     w = load(&f);
-    progress(w, 200);
+    CHECK(workload_progress(w, 200));
     cluster_kill(f.cluster, 2);
     cluster_wipe(f.cluster, 2);
     cluster_start(f.cluster, 2);
-    progress(w, 100);
+    CHECK(workload_progress(w, 100));
     CHECK_EQ(cluster_replace(f.cluster, f.client, 2, SETTLE_MS), KLUIS_OK);
-    progress(w, 100);
+    CHECK(workload_progress(w, 100));
     for (uint32_t g = 0; g <= VAULT_GROUP; g++) {
         CHECK(cluster_all_voters(f.cluster, f.client, g, SETTLE_MS));
     }

@@ -251,6 +251,16 @@ uint64_t workload_acknowledged(struct workload *w)
     return n;
 }
 
+bool workload_progress(struct workload *w, uint64_t more)
+{
+    uint64_t target = workload_acknowledged(w) + more;
+
+    for (unsigned i = 0; i < 1500 && workload_acknowledged(w) < target; i++) {
+        harness_sleep_ms(20);
+    }
+    return workload_acknowledged(w) >= target;
+}
+
 static void check(struct workload *w, const char *dump)
 {
     struct kl_check_result result;

@@ -39,6 +39,8 @@ void workload_reset_gap(struct workload *w);
 uint64_t workload_longest_gap_us(struct workload *w);
 /* Acknowledged writes so far. */
 uint64_t workload_acknowledged(struct workload *w);
+/* Waits until `more` further writes were acknowledged; false when that takes longer than 30 s. */
+bool workload_progress(struct workload *w, uint64_t more);
 /* Ends the threads, checks the history, writes it to `dump` when that is not NULL and the history is
  * not linearizable, and frees. */
 void workload_stop(struct workload *w, const char *dump, struct workload_result *out);

@@ -10,6 +10,7 @@
 #include "common/names.h"
 #include "server/core/keys.h"
 #include "server/rpc/call.h"
+#include "tests/unit/rpc/fixture.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,9 +22,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const char *const locations[] = {"north", "south"};
 static const uint16_t groups[] = {0, 1};
-static const struct kl_node_info infos[] = {{1, "one", "north", "127.0.0.1:1"}};
+static const struct kl_node_info infos[] = {{1, "one", "north", "127.0.0.1:1", false}};
 
 static struct kl_keyring *ring;
+static struct fake_store *store;
 static struct kl_buf vault = {.max = KL_RECORD_MAX};
 
 /* ---- the state ---- */
@@ -49,15 +51,31 @@ static enum kl_status view_scan(void *ctx, struct kl_bytes from, struct kl_bytes
 static struct kl_group *view_group(void *ctx, uint16_t id)
 {
     (void)ctx;
-    (void)id;
-    return NULL;
+    return id == 1 ? fake_store_group(store, 1) : NULL;
 }
 
-static uint16_t view_home(void *ctx, const char *location)
+static uint16_t view_place(void *ctx, const char *location, const uint8_t vault_id[KL_ID_LEN])
 {
     (void)ctx;
     (void)location;
+    (void)vault_id;
     return 1;
+}
+
+static bool view_votes(void *ctx, uint16_t group, uint64_t node_id)
+{
+    (void)ctx;
+    (void)group;
+    (void)node_id;
+    return true;
+}
+
+static struct kl_placement view_placement(void *ctx, uint16_t group)
+{
+    (void)ctx;
+    return (struct kl_placement){.home = group == 2 ? "south" : "north",
+                                 .geography = "lab",
+                                 .mirror = group == 1 ? "south" : NULL};
 }
 
 static bool view_connected(void *ctx, uint64_t id)
@@ -91,7 +109,9 @@ static const struct kl_node_view node = {
     .groups = groups,
     .groups_n = 2,
     .group = view_group,
-    .group_of_location = view_home,
+    .votes = view_votes,
+    .place = view_place,
+    .placement = view_placement,
     .connected = view_connected,
     .sealed = view_sealed,
     .counters = view_counters,
@@ -124,7 +144,7 @@ static void make_ring(void)
     (void)rmdir(dir);
 }
 
-static void make_vault(void)
+static void fill_vault(void)
 {
     Kluis__Store__VaultRecord v = KLUIS__STORE__VAULT_RECORD__INIT;
     struct kl_buf wrapped = KL_BUF(KL_RECORD_MAX);
@@ -160,6 +180,7 @@ static void plan(const struct kl_route *route, const ProtobufCMessage *request)
         .route = route,
         .request = request,
         .request_id = {1, 2, 3},
+        .group = fake_store_group(store, 1),
         .read = &read,
         .keyring = ring,
         .entropy = &kl_real_entropy,
@@ -239,7 +260,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (ring == NULL) {
         make_ring();
-        make_vault();
+        fill_vault();
+        store = fake_store_new(1, &kl_real_clock);
     }
     if (size == 0) {
         return 0;

@@ -147,7 +147,7 @@ static const struct bad bad[] = {
     {"\xef\xbb\xbf[cluster]\n", "1: line: must be `key = value`"},
     {"[cluster]\nnane = c\n",
      "2: nane: unknown key in [cluster]: name, geography, subscription, day_ms, test_cluster, "
-     "election_timeout_ms are allowed"},
+     "election_timeout_ms, failback_after are allowed"},
     {CLUSTER "workers = 3\n", "5: workers: unknown key in [cluster]"},
     {CLUSTER "name = d\n", "5: name: stands twice in [cluster]"},
     {CLUSTER CLUSTER, "5: cluster: this section stands twice"},

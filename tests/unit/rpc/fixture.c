@@ -7,8 +7,8 @@
 static const char *const locations[] = {"north", "south"};
 static const uint16_t group_ids[] = {0, 1, 2};
 static const struct kl_node_info infos[] = {
-    {1, "one", "north", "127.0.0.1:1001"},
-    {2, "two", "south", "127.0.0.1:1002"},
+    {1, "one", "north", "127.0.0.1:1001", false},
+    {2, "two", "south", "127.0.0.1:1002", false},
 };
 
 /* ---- clock ---- */
@@ -41,11 +41,29 @@ static struct kl_group *view_group(void *ctx, uint16_t id)
     return NULL;
 }
 
-static uint16_t view_home(void *ctx, const char *location)
+static uint16_t view_place(void *ctx, const char *location, const uint8_t vault_id[KL_ID_LEN])
 {
     struct node *n = ctx;
 
+    (void)vault_id;
     return strcmp(location, "south") == 0 && n->view.groups_n > 2 ? 2 : 1;
+}
+
+static bool view_votes(void *ctx, uint16_t group, uint64_t node_id)
+{
+    (void)ctx;
+    (void)group;
+    (void)node_id;
+    return true;
+}
+
+static struct kl_placement view_placement(void *ctx, uint16_t group)
+{
+    const struct node *n = ctx;
+
+    return (struct kl_placement){.home = group == 2 ? "south" : "north",
+                                 .geography = n->view.geography,
+                                 .mirror = group == 1 ? "south" : NULL};
 }
 
 static bool view_connected(void *ctx, uint64_t id)
@@ -153,7 +171,9 @@ static void make_node(struct fix *f, size_t i, size_t groups)
         .groups_n = groups,
         .started_us = f->clock.mono_us(f),
         .group = view_group,
-        .group_of_location = view_home,
+        .votes = view_votes,
+        .place = view_place,
+        .placement = view_placement,
         .connected = view_connected,
         .sealed = view_sealed,
         .counters = view_counters,

@@ -19,7 +19,7 @@ enum { GROUPS = 2, WAIT_MS = 20000 };
 
 static const uint16_t group_ids[GROUPS] = {0, 1};
 static const char *const locations[] = {"here"};
-static const struct kl_node_info infos[] = {{1, "one", "here", "127.0.0.1:1"}};
+static const struct kl_node_info infos[] = {{1, "one", "here", "127.0.0.1:1", false}};
 
 struct node {
     const char *dir;
@@ -38,11 +38,28 @@ static struct kl_group *view_group(void *ctx, uint16_t id)
     return id < GROUPS ? kl_host_uv_group(n->hosts[id]) : NULL;
 }
 
-static uint16_t view_home(void *ctx, const char *location)
+static uint16_t view_place(void *ctx, const char *location, const uint8_t vault_id[KL_ID_LEN])
 {
     (void)ctx;
     (void)location;
+    (void)vault_id;
     return 1;
+}
+
+static bool view_votes(void *ctx, uint16_t group, uint64_t node_id)
+{
+    (void)ctx;
+    (void)group;
+    (void)node_id;
+    return true;
+}
+
+static struct kl_placement view_placement(void *ctx, uint16_t group)
+{
+    (void)ctx;
+    return (struct kl_placement){.home = group == 2 ? "south" : "north",
+                                 .geography = "lab",
+                                 .mirror = group == 1 ? "south" : NULL};
 }
 
 static bool view_connected(void *ctx, uint64_t id)
@@ -204,7 +221,9 @@ static void node_open(struct node *n, bool first, struct kl_seal *seal,
         .groups = group_ids,
         .groups_n = GROUPS,
         .group = view_group,
-        .group_of_location = view_home,
+        .votes = view_votes,
+        .place = view_place,
+        .placement = view_placement,
         .connected = view_connected,
         .sealed = view_sealed,
         .counters = view_counters,
