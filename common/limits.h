@@ -30,8 +30,8 @@
 #define KL_NODE_ID_MAX 65535
 #define KL_GROUPS_MAX  256
 #define KL_NODES_MAX   32
-#define KL_REGIONS_MAX 16 /* home regions and sites of witnesses */
-#define KL_SHARDS_MAX  15 /* vault groups of a region */
+#define KL_REGIONS_MAX 16   /* home regions and sites of witnesses */
+#define KL_SHARDS_MAX  15   /* vault groups of a region */
 #define KL_TOKEN_MAX   4096 /* bytes of a bearer token */
 
 /* Calls. */
