@@ -55,7 +55,7 @@ static void note(void *arg, const char *line)
     struct lines *l = arg;
 
     l->n++;
-    (void)strncat(l->all, line, sizeof l->all - strlen(l->all) - 1);
+    (void)snprintf(l->all + strlen(l->all), sizeof l->all - strlen(l->all), "%s", line);
 }
 
 static struct lines warnings(const struct kl_config *c)
