@@ -133,6 +133,7 @@ struct kl_group_member {
     uint64_t node_id;
     int role;             /* RAFT_VOTER, RAFT_STANDBY, RAFT_SPARE */
     uint64_t match_index; /* leader only */
+    uint64_t lag_ms;      /* leader only: for how long it has lacked what it lacks; 0 = nothing */
     char address[128];
 };
 struct kl_group_status {

@@ -70,6 +70,16 @@ enum kl_steer_step { KL_STEP_IDLE, KL_STEP_SETTLING, KL_STEP_BARRIER, KL_STEP_RU
 /* What other threads read as one piece: words, written between two changes of `version`. */
 #define KL_STATUS_WORDS ((sizeof(struct kl_group_status) + 7) / 8)
 
+enum { KL_LAG_NOTES = 64 };
+
+/* How long the leader's log was, and when; by time. */
+struct kl_lag {
+    struct {
+        uint64_t index, us;
+    } notes[KL_LAG_NOTES];
+    unsigned n;
+};
+
 struct kl_group {
     const struct kl_group_host *host;
     struct kl_group_options options;
@@ -126,6 +136,7 @@ struct kl_group {
     bool timeout_now_sent;
     struct kl_ack acks[KL_NODES_MAX];
     size_t acks_n;
+    struct kl_lag lag;
     _Atomic uint64_t lease_until_us; /* 0 = none */
     _Atomic uint64_t epoch;          /* counts leaderships */
     _Atomic uint64_t leader;         /* as last seen; 0 = unknown */
@@ -226,6 +237,11 @@ bool kl_group_hand_over(struct kl_group *g);
 /* The voter that has most of the log among those that answer; 0 = none does. with_room: only one whose
  * disk has room for more log. */
 uint64_t kl_group_successor(struct kl_group *g, bool with_room);
+
+/* group_lag.c */
+void kl_group_lag_note(struct kl_group *g);
+/* For how long a log that ends at match has lacked something. */
+uint64_t kl_group_lag_ms(const struct kl_group *g, uint64_t match);
 
 /* group_status.c */
 void kl_group_publish(struct kl_group *g);

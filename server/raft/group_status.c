@@ -5,7 +5,7 @@
 
 _Static_assert(sizeof(struct kl_group_status) % sizeof(uint64_t) == 0, "copied word by word");
 
-static void members_fill(const struct kl_group *g, struct kl_group_status *s)
+static void members_fill(struct kl_group *g, struct kl_group_status *s)
 {
     const struct raft_configuration *conf = &g->raft.configuration;
 
@@ -17,6 +17,7 @@ static void members_fill(const struct kl_group *g, struct kl_group_status *s)
         m->role = conf->servers[i].role;
         if (g->raft.state == RAFT_LEADER && raft_match_index(&g->raft, m->node_id, &match) == 0) {
             m->match_index = match;
+            m->lag_ms = match < s->last_index ? kl_group_lag_ms(g, match) : 0;
         }
         (void)snprintf(m->address, sizeof m->address, "%s", conf->servers[i].address);
         s->members_n++;
@@ -34,6 +35,7 @@ void kl_group_publish(struct kl_group *g)
     const uint64_t *from = (const uint64_t *)(const void *)&s;
     uint64_t version = atomic_load_explicit(&g->version, memory_order_relaxed);
 
+    kl_group_lag_note(g);
     memset(&s, 0, sizeof s);
     s.id = g->options.id;
     s.state = r->state;

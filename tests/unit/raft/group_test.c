@@ -437,3 +437,42 @@ TEST(group, no_snapshot_below_its_configuration)
     CHECK_EQ(snapshot_asked(lab->nodes[1].group), 0);
     lab_free(lab);
 }
+
+/* The leader knows for how long a follower has lacked what it lacks: from the first entry on that it
+ * did not get, however many come after. */
+TEST(group, lag_of_a_follower)
+{
+    struct lab *lab = lab_new();
+    struct kl_group_status status;
+    unsigned leader;
+    unsigned far;
+
+    lab_start(lab, 3, 3);
+    lab_init_group(lab);
+    lab_converge(lab);
+    leader = lab_leader(lab);
+    far = leader % 3 + 1;
+    lab_isolate(lab, far, true);
+    lab_run_ms(lab, 300); /* nothing is missing yet */
+    for (unsigned i = 0; i < 200; i++) {
+        lab_fill(lab, i, 1, 10);
+        lab_run_ms(lab, 5);
+    }
+    kl_group_status(lab->nodes[leader].group, &status);
+    for (size_t i = 0; i < status.members_n; i++) {
+        if (status.members[i].node_id == far) {
+            CHECK(status.members[i].lag_ms >= 900 && status.members[i].lag_ms < 60000);
+            CHECK(status.members[i].match_index + 200 <= status.last_index);
+        } else {
+            CHECK(status.members[i].lag_ms < 900);
+        }
+    }
+    lab_isolate(lab, far, false);
+    lab_converge(lab);
+    lab_run_ms(lab, 2 * LAB_TICK_MS); /* and the leader has heard of it */
+    kl_group_status(lab->nodes[leader].group, &status);
+    for (size_t i = 0; i < status.members_n; i++) {
+        CHECK_EQ(status.members[i].lag_ms, 0);
+    }
+    lab_free(lab);
+}
