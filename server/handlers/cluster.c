@@ -60,6 +60,7 @@ static enum kl_status add_nodes(const struct kl_node_view *node,
         r->nodes[r->n_nodes++] = s;
         s->node_id = info->node_id;
         s->self = info->node_id == node->node_id;
+        s->witness = info->witness;
         s->connected = s->self || node->connected(node->ctx, info->node_id);
         if (kl_pb_string(&s->name, info->name) != KL_OK ||
             kl_pb_string(&s->region, info->region) != KL_OK ||
@@ -85,6 +86,7 @@ static enum kl_status add_members(const struct kl_group_status *from, Kluis__V1_
         g->members[g->n_members++] = m;
         m->node_id = from->members[i].node_id;
         m->match_index = from->members[i].match_index;
+        m->lag_ms = from->members[i].lag_ms;
         if (kl_pb_string(&m->role, member_role(from->members[i].role)) != KL_OK ||
             kl_pb_string(&m->address, from->members[i].address) != KL_OK) {
             return KL_NO_MEMORY;
@@ -93,7 +95,16 @@ static enum kl_status add_members(const struct kl_group_status *from, Kluis__V1_
     return KL_OK;
 }
 
-static enum kl_status add_group(struct kl_group *group, Kluis__V1__ClusterStatusResponse *r)
+static enum kl_status add_placement(const struct kl_node_view *node, Kluis__V1__GroupStatus *g)
+{
+    const struct kl_placement place = node->placement(node->ctx, (uint16_t)g->group);
+    enum kl_status st = kl_pb_string(&g->home, place.home);
+
+    return st == KL_OK && place.mirror != NULL ? kl_pb_string(&g->mirror, place.mirror) : st;
+}
+
+static enum kl_status add_group(const struct kl_node_view *node, struct kl_group *group,
+                                Kluis__V1__ClusterStatusResponse *r)
 {
     struct kl_group_status from;
     Kluis__V1__GroupStatus *g = kl_pb_new(&kluis__v1__group_status__descriptor);
@@ -111,7 +122,7 @@ static enum kl_status add_group(struct kl_group *group, Kluis__V1__ClusterStatus
     g->applied_index = from.applied_index;
     g->lease = from.lease;
     g->snapshot_index = from.snapshot_index;
-    if (kl_pb_string(&g->role, role_of(from.state)) != KL_OK) {
+    if (kl_pb_string(&g->role, role_of(from.state)) != KL_OK || add_placement(node, g) != KL_OK) {
         return KL_NO_MEMORY;
     }
     return add_members(&from, g);
@@ -126,7 +137,7 @@ static enum kl_status add_groups(const struct kl_node_view *node,
     }
     for (size_t i = 0; i < node->groups_n; i++) {
         struct kl_group *group = node->group(node->ctx, node->groups[i]);
-        enum kl_status st = group == NULL ? KL_OK : add_group(group, r);
+        enum kl_status st = group == NULL ? KL_OK : add_group(node, group, r);
 
         if (st != KL_OK) {
             return st;

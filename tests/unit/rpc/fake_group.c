@@ -362,7 +362,7 @@ void kl_group_status(struct kl_group *group, struct kl_group_status *out)
         .last_index = fake_store_index(group->s),
         .members_n = FIX_NODES,
         .members = {{.node_id = 1, .role = 1, .match_index = 5, .address = "1"},
-                    {.node_id = 2, .role = 0, .match_index = 4, .address = "2"}},
+                    {.node_id = 2, .role = 0, .match_index = 4, .lag_ms = 70, .address = "2"}},
     };
     out->commit_index = out->last_index;
     out->applied_index = out->last_index;

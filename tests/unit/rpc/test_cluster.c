@@ -25,6 +25,10 @@ TEST(cluster, status)
     CHECK_EQ(r->groups[1]->n_members, 2);
     CHECK_STR(r->groups[1]->members[0]->role, "voter");
     CHECK_STR(r->groups[1]->members[1]->role, "standby");
+    CHECK_STR(r->groups[1]->home, "north");
+    CHECK_STR(r->groups[1]->mirror, "south");
+    CHECK_STR(r->groups[0]->mirror, "");
+    CHECK_EQ(r->groups[1]->members[1]->lag_ms, 70);
     CHECK_EQ(r->n_counters, 1);
     CHECK_STR(r->counters[0]->name, "calls_total");
     CHECK_EQ(r->counters[0]->value, 42);
