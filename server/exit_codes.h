@@ -14,6 +14,7 @@ enum kl_exit {
     KL_EXIT_NETWORK = 6,   /* an address cannot be listened on */
     KL_EXIT_FATAL = 7,     /* the disk failed, or the state machine could not go on */
     KL_EXIT_DUPLICATE = 8, /* another process or data directory uses this node id */
+    KL_EXIT_REFUSED = 9,   /* kluisd recover: not here, or not at all; nothing has been changed */
 };
 
 #endif

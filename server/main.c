@@ -8,6 +8,7 @@
 #include "server/datadir.h"
 #include "server/dev.h"
 #include "server/node.h"
+#include "server/recover.h"
 #include "server/topology.h"
 
 #include <getopt.h>
@@ -31,6 +32,9 @@ static const char usage[] =
     "                                     one node with its own CA, token and data below DIR\n"
     "                                     (default: a new directory that is kept)\n"
     "\n"
+    "Go on when the majority is lost for good (kluisd recover --help):\n"
+    "  kluisd recover --config FILE --lost ID[,ID...] [--reports FILE[,FILE...]]\n"
+    "\n"
     "Make the files a node needs:\n"
     "  kluisd --make-ca DIR --cluster NAME\n"
     "                                     DIR/ca.crt and DIR/ca.key\n"
@@ -47,7 +51,7 @@ static const char usage[] =
     "\n"
     "Exit codes: 0 ended as asked, 1 internal, 2 usage, 3 configuration, 4 data directory,\n"
     "5 corrupt store or log, 6 address not available, 7 disk or state machine failed,\n"
-    "8 another process or data directory has this node id.\n";
+    "8 another process or data directory has this node id, 9 recover refused.\n";
 
 struct arguments {
     const char *config, *dir, *listen, *make_ca, *issue, *make_seal, *make_token;
@@ -383,6 +387,9 @@ int main(int argc, char **argv)
     struct arguments a = {.config = NULL};
     int id;
 
+    if (argc > 1 && strcmp(argv[1], "recover") == 0) {
+        return kl_recover_main(argc - 1, argv + 1);
+    }
     while ((id = getopt_long(argc, argv, "", options, NULL)) != -1) {
         int code = take_option(&a, id);
 

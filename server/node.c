@@ -307,20 +307,20 @@ static enum kl_status open_service(struct kl_node *node, char *err, size_t err_l
     return KL_OK;
 }
 
-static enum kl_status open_audit(struct kl_node *node, char *err, size_t err_len)
+enum kl_status kl_node_audit_open(const struct kl_config *c, struct kl_audit **out, char *err,
+                                  size_t err_len)
 {
-    const struct kl_config *c = &node->config;
     char path[PATH_LEN];
 
     if (strcmp(c->audit_file, "off") == 0) {
-        return kl_audit_new(NULL, AUDIT_FILE_MAX, AUDIT_FILES_MAX, &node->audit, err, err_len);
+        return kl_audit_new(NULL, AUDIT_FILE_MAX, AUDIT_FILES_MAX, out, err, err_len);
     }
     if (c->audit_file[0] == 0) {
         (void)snprintf(path, sizeof path, "%s/audit.log", c->data_dir);
     } else {
         (void)snprintf(path, sizeof path, "%s", c->audit_file);
     }
-    return kl_audit_new(path, AUDIT_FILE_MAX, AUDIT_FILES_MAX, &node->audit, err, err_len);
+    return kl_audit_new(path, AUDIT_FILE_MAX, AUDIT_FILES_MAX, out, err, err_len);
 }
 
 static enum kl_exit exit_of_datadir(enum kl_status st)
@@ -388,7 +388,7 @@ static enum kl_status open_files(struct kl_node *node, enum kl_exit *exit_code, 
         }
         return st;
     }
-    return open_audit(node, err, err_len);
+    return kl_node_audit_open(c, &node->audit, err, err_len);
 }
 
 static enum kl_status open_network(struct kl_node *node, enum kl_exit *exit_code, char *err,

@@ -76,6 +76,9 @@ void kl_node_member_address(uint64_t node_id, uint64_t generation, char out[48])
 /* A finisher for one group that calls other nodes through this node's dispatcher. */
 KL_MUST_USE enum kl_status kl_node_finisher_new(struct kl_node *node, uint16_t group,
                                                 struct kl_finisher **out);
+/* The audit trail that the configuration names. err gets a line for people. */
+KL_MUST_USE enum kl_status kl_node_audit_open(const struct kl_config *config, struct kl_audit **out,
+                                              char *err, size_t err_len);
 /* Looks up the node's own data directory, for its greetings. */
 void kl_node_note_own(struct kl_node *node);
 /* Does this node vote in groups[i]? */

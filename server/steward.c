@@ -318,10 +318,11 @@ static void change(struct group_work *w, struct kl_group *group, enum kl_member_
 }
 
 /* One step towards: the member of node_id is a voter under `address`; or, when it does not vote here by
- * the configuration any more, no member at all. */
+ * the configuration any more, no member at all. Only a node that is here goes up a step: one that is
+ * away would be a voter that does not vote. */
 static void bring_member(struct group_work *w, struct kl_group *group,
                          const struct kl_group_status *status, uint64_t node_id,
-                         const char *address, bool votes)
+                         const char *address, bool votes, bool connected)
 {
     const struct kl_group_member *m = NULL;
 
@@ -330,24 +331,24 @@ static void bring_member(struct group_work *w, struct kl_group *group,
             m = &status->members[i];
         }
     }
-    if (m == NULL) {
-        if (votes) {
-            change(w, group, KL_MEMBER_ADD, node_id, address);
-        }
-    } else if (!votes) {
+    if (m != NULL && (!votes || strcmp(m->address, address) != 0)) {
         change(w, group, KL_MEMBER_REMOVE, node_id, m->address);
-    } else if (strcmp(m->address, address) != 0) {
-        change(w, group, KL_MEMBER_REMOVE, node_id, m->address);
+    } else if (!votes || !connected) {
+        return;
+    } else if (m == NULL) {
+        change(w, group, KL_MEMBER_ADD, node_id, address);
     } else if (m->role == RAFT_SPARE) {
         change(w, group, KL_MEMBER_STANDBY, node_id, address);
-    } else if (m->role == RAFT_STANDBY && m->match_index + CATCH_UP_ENTRIES >= status->last_index) {
+    } else if (m->role == RAFT_STANDBY && m->match_index != 0 &&
+               m->match_index + CATCH_UP_ENTRIES >= status->last_index) {
         change(w, group, KL_MEMBER_VOTER, node_id, address);
     }
 }
 
 /* The member list of a group names each data directory by generation: "ID" for the first, "ID.N"
  * for later ones. A voter that lost its disk must not vote before it has everything again, so it
- * is removed and added anew, step by step, by whoever leads. */
+ * is removed and added anew, step by step, by whoever leads. So is one that survived a recovery
+ * (server/recover.h), which left it out. */
 static void reconcile_members(struct kl_steward *s, struct group_work *w, struct kl_group *group,
                               const struct kl_group_status *status)
 {
@@ -363,10 +364,10 @@ static void reconcile_members(struct kl_steward *s, struct group_work *w, struct
         Kluis__Store__NodeRecord *record = NULL;
         char address[48];
 
-        if (id != s->node->view.node_id && kl_core_node(&read.view, id, &record) == KL_OK &&
-            record->generation != 0) {
+        if (id != s->node->view.node_id && kl_core_node(&read.view, id, &record) == KL_OK) {
             kl_node_member_address(id, record->generation, address);
-            bring_member(w, group, status, id, address, s->node->view.votes(s->node, w->id, id));
+            bring_member(w, group, status, id, address, s->node->view.votes(s->node, w->id, id),
+                         kl_peers_connected(s->node->peers, id));
         }
         kl_pb_wipe_free((ProtobufCMessage *)record, &kl_pb_allocator);
     }

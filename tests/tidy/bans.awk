@@ -29,7 +29,7 @@ BEGIN {
     ban("memset|bzero|explicit_bzero", "^server/(auth|crypto)/", "^$",
         "wipe with kl_wipe; initialise with an initialiser")
     ban("printf|fprintf|vprintf|vfprintf|puts|fputs|putchar|fputc|perror|dprintf|vdprintf|warn|warnx",
-        product, "^server/(main|dev|tools|options|runtime/log)\\.c$|^client/(cli|examples)/",
+        product, "^server/(main|dev|recover|tools|options|runtime/log)\\.c$|^client/(cli|examples)/",
         "libraries do not talk: return a status")
     ban("syslog|kl_log", product, "^server/(raft|rpc|runtime)/|^server/[a-z_]+\\.c$",
         "only raft, rpc and the node log")
