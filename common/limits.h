@@ -181,4 +181,14 @@
 #define KL_TASKS_MAX            65536       /* functions posted to one group */
 #define KL_INSTALL_TIMEOUT_MS   2000        /* Raft asks again; an existing stream goes on */
 
+/* Clocks (server/runtime/cluster_clock.h has the rules). */
+#define KL_CLOCK_ASK_MS        1000  /* nodes ask each other for their clocks */
+#define KL_CLOCK_FRESH_MS      10000 /* an older reading of a clock does not count */
+#define KL_CLOCK_ROUND_TRIP_MS 5000  /* neither does one that was under way for so long */
+#define KL_CLOCK_AGREE_MS      10000 /* clocks this close to the cluster's time agree with it */
+#define KL_CLOCK_SLEW          1000  /* the time follows them by 1 part in so many */
+#define KL_CLOCK_GAP_DAYS      3    /* all nodes were down for so long: their clocks are believed */
+#define KL_CLOCK_WAIT_MS       3000 /* a node that starts waits so long for a majority of clocks */
+#define KL_CLOCK_SHOWN_MS      600000 /* an operator takes so long to confirm what was shown */
+
 #endif
