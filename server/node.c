@@ -116,6 +116,22 @@ static void view_counters(void *ctx, void (*fn)(void *arg, const char *name, uin
     fn(arg, "writes_total", c.writes);
     fn(arg, "audit_lost_total", kl_audit_lost(node->audit));
     fn(arg, "purged_total", kl_steward_purged(node->steward));
+    fn(arg, "purges_held", kl_node_clock_held(node->clock));
+    fn(arg, "clock_jumps_total", kl_node_clock_jumps(node->clock));
+}
+
+static void view_clock(void *ctx, struct kl_clock_view *out)
+{
+    struct kl_node *node = ctx;
+
+    kl_node_clock_view(node->clock, out);
+}
+
+static enum kl_status view_confirm_time(void *ctx, uint64_t shown_ms)
+{
+    struct kl_node *node = ctx;
+
+    return kl_node_clock_confirm(node->clock, shown_ms);
 }
 
 static void view_replace(void *ctx, uint64_t node_id, kl_group_done_fn done, void *arg)
@@ -216,6 +232,8 @@ static void lay_out(struct kl_node *node)
         .sealed = view_sealed,
         .counters = view_counters,
         .replace_node = view_replace,
+        .clock = view_clock,
+        .confirm_time = view_confirm_time,
     };
 }
 
@@ -246,6 +264,7 @@ static enum kl_status open_group(struct kl_node *node, size_t i, char *err, size
         /* Only with the cluster itself: a group that a later configuration adds to this node is begun
          * by others, if it is not there already. */
         .bootstrap = node->data.initial && !node->data.opened[0] ? voters : NULL,
+        .clock = kl_node_clock_agreed(node->clock),
         .peers = &node->peers,
         .ctx = node,
         .fatal = on_fatal,
@@ -287,6 +306,7 @@ static enum kl_status open_service(struct kl_node *node, char *err, size_t err_l
     const struct kl_dispatch_options o = {
         .pool = node->pool,
         .clock = &kl_real_clock,
+        .agreed = kl_node_clock_agreed(node->clock),
         .entropy = &kl_real_entropy,
         .node = &node->view,
         .audit = node->audit,
@@ -391,6 +411,33 @@ static enum kl_status open_files(struct kl_node *node, enum kl_exit *exit_code, 
     return kl_node_audit_open(c, &node->audit, err, err_len);
 }
 
+static void send_clock(void *ctx, uint64_t to_node, struct kl_bytes message)
+{
+    struct kl_node *node = ctx;
+
+    if (atomic_load(&node->peers_open)) {
+        kl_peers_send(node->peers, to_node, KL_NODE_CLOCK_FRAMES, KL_LANE_CONTROL, message);
+    }
+}
+
+static enum kl_status open_clock(struct kl_node *node)
+{
+    uint64_t ids[KL_NODES_MAX];
+    const struct kl_node_clock_options o = {
+        .node_id = node->view.node_id,
+        .ids = ids,
+        .n = node->config.nodes_n,
+        .clock = &kl_real_clock,
+        .send = send_clock,
+        .ctx = node,
+    };
+
+    for (size_t i = 0; i < o.n; i++) {
+        ids[i] = node->config.nodes[i].id;
+    }
+    return kl_node_clock_new(&o, &node->clock);
+}
+
 static enum kl_status open_network(struct kl_node *node, enum kl_exit *exit_code, char *err,
                                    size_t err_len)
 {
@@ -398,6 +445,9 @@ static enum kl_status open_network(struct kl_node *node, enum kl_exit *exit_code
 
     *exit_code = KL_EXIT_INTERNAL;
     st = kl_pool_new(node->config.workers, POOL_QUEUE_MAX, &node->pool);
+    if (st == KL_OK) {
+        st = open_clock(node);
+    }
     if (st == KL_OK) {
         st = kl_net_new(&node->net);
     }
@@ -410,7 +460,9 @@ static enum kl_status open_network(struct kl_node *node, enum kl_exit *exit_code
         return st;
     }
     *exit_code = KL_EXIT_NETWORK;
-    return kl_node_open_peers(node, err, err_len);
+    st = kl_node_open_peers(node, err, err_len);
+    atomic_store(&node->peers_open, st == KL_OK);
+    return st;
 }
 
 static enum kl_status open_groups(struct kl_node *node, enum kl_exit *exit_code, char *err,
@@ -632,6 +684,7 @@ void kl_node_stop(struct kl_node *node)
     kl_dispatch_free(node->dispatch);
     kl_steward_free(node->steward);
     kl_peers_free(node->peers);
+    kl_node_clock_free(node->clock);
     kl_net_free(node->net);
     kl_pool_free(node->pool);
     kl_audit_free(node->audit);

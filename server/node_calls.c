@@ -96,7 +96,7 @@ enum kl_status kl_node_finisher_new(struct kl_node *node, uint16_t group, struct
 {
     const struct kl_finisher_options o = {
         .group = kl_host_uv_group(kl_node_host(node, group)),
-        .clock = &kl_real_clock,
+        .clock = kl_node_clock_agreed(node->clock),
         .ctx = node,
         .call = call_leader,
     };

@@ -7,6 +7,7 @@
 #include "server/crypto/keyring.h"
 #include "server/datadir.h"
 #include "server/node.h"
+#include "server/node_clock.h"
 #include "server/raft/host_uv.h"
 #include "server/raft/peers.h"
 #include "server/retention/finisher.h"
@@ -42,6 +43,8 @@ struct kl_node {
     struct kl_tls *client_tls;
     struct kl_tls *peer_tls;
     struct kl_peers *peers;
+    atomic_bool peers_open; /* peers may be used from its own callbacks */
+    struct kl_node_clock *clock;
     struct kl_pool *pool;
     struct kl_audit *audit;
     struct kl_dispatch *dispatch;

@@ -153,6 +153,10 @@ static void on_message(void *ctx, uint64_t from, uint16_t group, struct kl_bytes
 {
     struct kl_node *node = ctx;
 
+    if (group == KL_NODE_CLOCK_FRAMES) {
+        kl_node_clock_receive(node->clock, from, message);
+        return;
+    }
     for (size_t i = 0; i < node->groups_n; i++) {
         struct kl_host_uv *host = atomic_load(&node->hosts[i]);
 
@@ -184,9 +188,14 @@ void kl_node_tell_groups(struct kl_node *node, uint64_t id, bool connected)
 
 static void on_peer(void *ctx, uint64_t id, bool connected)
 {
+    struct kl_node *node = ctx;
+
     kl_log(KL_LOG_INFO, "node", "peer %s node=%llu", connected ? "connected" : "lost",
            (unsigned long long)id);
-    kl_node_tell_groups(ctx, id, connected);
+    if (connected) {
+        kl_node_clock_connected(node->clock, id);
+    }
+    kl_node_tell_groups(node, id, connected);
 }
 
 /* A new data directory waits until it is registered; one that was made with the cluster or is known

@@ -149,6 +149,7 @@ static void propose_keyring(struct kl_steward *s, struct group_work *w)
 {
     Kluis__Log__Command command = KLUIS__LOG__COMMAND__INIT;
     Kluis__Log__KeyringPut put = KLUIS__LOG__KEYRING_PUT__INIT;
+    const struct kl_clock *agreed = kl_node_clock_agreed(s->node->clock);
     Kluis__Store__KeyringRecord *record = NULL;
     uint8_t key[KL_KEY_LEN] = {0};
     bool given = false;
@@ -157,7 +158,7 @@ static void propose_keyring(struct kl_steward *s, struct group_work *w)
         goto out;
     }
     if (kl_keyring_create(s->node->seal, &kl_real_entropy, given ? key : NULL,
-                          kl_real_clock.wall_ms(kl_real_clock.ctx), &record) != KL_OK) {
+                          agreed->wall_ms(agreed->ctx), &record) != KL_OK) {
         kl_log(KL_LOG_ERROR, "steward", "cannot make the keyring");
         goto out;
     }
@@ -472,6 +473,23 @@ static void look_for_others(struct kl_steward *s)
     s->alone_ms += s->alone_ms < ALONE_MS ? PERIOD_MS : 0;
 }
 
+/* Time never is behind what any log says. */
+static void tick_clock(struct kl_steward *s)
+{
+    uint64_t last_entry_ms = 0;
+
+    for (size_t i = 0; i < s->groups_n; i++) {
+        struct kl_host_uv *host = kl_node_host(s->node, s->groups[i].id);
+        struct kl_group_status status;
+
+        if (host != NULL) {
+            kl_group_status(kl_host_uv_group(host), &status);
+            last_entry_ms = status.applied_ms > last_entry_ms ? status.applied_ms : last_entry_ms;
+        }
+    }
+    kl_node_clock_tick(s->node->clock, last_entry_ms);
+}
+
 static void *run(void *arg)
 {
     struct kl_steward *s = arg;
@@ -480,6 +498,7 @@ static void *run(void *arg)
     (void)pthread_mutex_lock(&s->lock);
     while (!s->stop) {
         (void)pthread_mutex_unlock(&s->lock);
+        tick_clock(s);
         for (size_t i = 0; i < s->groups_n; i++) {
             look_at_group(s, &s->groups[i]);
         }
@@ -503,7 +522,9 @@ static enum kl_status open_group_work(struct kl_steward *s, struct group_work *w
     struct kl_node *node = s->node;
     struct kl_scheduler_options so = {
         .group = kl_host_uv_group(kl_node_host(node, id)),
-        .clock = &kl_real_clock,
+        .clock = kl_node_clock_agreed(node->clock),
+        .held = kl_node_clock_held,
+        .held_ctx = node->clock,
         .period_ms = node->config.test_cluster ? SCHEDULER_TEST_MS : SCHEDULER_MS,
     };
     enum kl_status st;

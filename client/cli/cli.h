@@ -284,6 +284,7 @@ int kl_cli_cluster_status(struct kl_cli *cli);
 int kl_cli_cluster_digest(struct kl_cli *cli);
 int kl_cli_cluster_transfer(struct kl_cli *cli);
 int kl_cli_cluster_replace_node(struct kl_cli *cli);
+int kl_cli_cluster_confirm_time(struct kl_cli *cli);
 int kl_cli_health(struct kl_cli *cli);
 int kl_cli_completion(struct kl_cli *cli);
 int kl_cli_version(struct kl_cli *cli);

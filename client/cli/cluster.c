@@ -64,6 +64,31 @@ static void append(json_t *array, json_t *value)
     }
 }
 
+/* ---------------------------------------------------------------- clocks */
+
+/* Seconds are enough for people; the figures are exact. */
+static json_t *clock_json(const Kluis__V1__ClockStatus *c)
+{
+    json_t *out = kl_cli_must(json_object());
+
+    kl_cli_put(out, "time", kl_cli_date(c->time_ms / 1000));
+    kl_cli_put(out, "clocks", kl_cli_date(c->clocks_ms / 1000));
+    kl_cli_put(out, "ownClock", kl_cli_date(c->wall_ms / 1000));
+    kl_cli_put(out, "timeMs", integer(c->time_ms));
+    kl_cli_put(out, "clocksMs", integer(c->clocks_ms));
+    kl_cli_put(out, "leadMs", integer(c->lead_ms));
+    kl_cli_put(out, "purgesHeld", json_boolean(c->held));
+    kl_cli_put(out, "reason", kl_cli_text(c->reason));
+    kl_cli_put(out, "heard", integer(c->heard));
+    kl_cli_put(out, "majority", integer(c->majority));
+    return out;
+}
+
+static json_t *ahead_ms(const Kluis__V1__NodeStatus *node)
+{
+    return node->clock_known ? json_integer((json_int_t)node->clock_ahead_ms) : json_null();
+}
+
 /* ---------------------------------------------------------------- status */
 
 static const Kluis__V1__NodeStatus *node_by_id(const Kluis__V1__ClusterStatusResponse *s,
@@ -135,6 +160,7 @@ static json_t *status_json(const Kluis__V1__ClusterStatusResponse *s)
         kl_cli_put(node, "clientAddress", kl_cli_text(s->nodes[i]->client_address));
         kl_cli_put(node, "self", json_boolean(s->nodes[i]->self));
         kl_cli_put(node, "connected", json_boolean(s->nodes[i]->connected));
+        kl_cli_put(node, "clockAheadMs", ahead_ms(s->nodes[i]));
         append(nodes, node);
     }
     for (size_t i = 0; i < s->n_groups; i++) {
@@ -143,6 +169,9 @@ static json_t *status_json(const Kluis__V1__ClusterStatusResponse *s)
     for (size_t i = 0; i < s->n_counters; i++) {
         kl_cli_put(counters, s->counters[i]->name, integer(s->counters[i]->value));
     }
+    if (s->clock != NULL) {
+        kl_cli_put(out, "clock", clock_json(s->clock));
+    }
     kl_cli_put(out, "nodes", nodes);
     kl_cli_put(out, "groups", groups);
     kl_cli_put(out, "counters", counters);
@@ -150,12 +179,20 @@ static json_t *status_json(const Kluis__V1__ClusterStatusResponse *s)
 }
 
 static const struct kl_cli_column status_fields[] = {
-    {"Cluster", "cluster"}, {"Geography", "geography"}, {"Node", "nodeId"},
-    {"Version", "version"}, {"Sealed", "sealed"},       {"UptimeSeconds", "uptimeSeconds"},
+    {"Cluster", "cluster"},     {"Geography", "geography"},
+    {"Node", "nodeId"},         {"Version", "version"},
+    {"Sealed", "sealed"},       {"UptimeSeconds", "uptimeSeconds"},
+    {"Time", "clock.time"},     {"PurgesHeld", "clock.purgesHeld"},
+    {"Reason", "clock.reason"},
 };
 static const struct kl_cli_column node_rows[] = {
-    {"NODE", "nodeId"},           {"NAME", "name"}, {"REGION", "region"},
-    {"ADDRESS", "clientAddress"}, {"SELF", "self"}, {"CONNECTED", "connected"},
+    {"NODE", "nodeId"},
+    {"NAME", "name"},
+    {"REGION", "region"},
+    {"ADDRESS", "clientAddress"},
+    {"SELF", "self"},
+    {"CONNECTED", "connected"},
+    {"CLOCK_AHEAD_MS", "clockAheadMs"},
 };
 static const struct kl_cli_column group_rows[] = {
     {"GROUP", "group"},          {"ROLE", "role"},
@@ -371,6 +408,65 @@ int kl_cli_cluster_replace_node(struct kl_cli *cli)
     kl_cli_progress_end(progress);
     kl_pb_wipe_free(response, &kl_pb_allocator);
     return st == KLUIS_OK ? KL_CLI_OK : kl_cli_failed(cli, st);
+}
+
+static const struct kl_cli_column confirm_fields[] = {
+    {"Confirmed", "confirmed"}, {"Before", "before.time"},  {"Reason", "before.reason"},
+    {"Time", "after.time"},     {"LeadMs", "after.leadMs"}, {"PurgesHeld", "after.purgesHeld"},
+};
+static const struct kl_cli_column clock_rows[] = {
+    {"NODE", "nodeId"}, {"NAME", "name"}, {"CLOCK_AHEAD_MS", "clockAheadMs"}};
+
+/* What is confirmed is what is shown: the node refuses when its clocks say something else by now. */
+static enum kluis_status confirm(struct kl_cli *cli, uint64_t clocks_ms, json_t *result)
+{
+    Kluis__V1__ClusterConfirmTimeRequest request = KLUIS__V1__CLUSTER_CONFIRM_TIME_REQUEST__INIT;
+    const Kluis__V1__ClusterConfirmTimeResponse *r;
+    void *response = NULL;
+    enum kluis_status st;
+
+    request.clocks_ms = clocks_ms;
+    st = call(cli, "/kluis.v1.Cluster/ConfirmTime", &request, true, cli->args.text[KL_OPT_NODE], 0,
+              &kluis__v1__cluster_confirm_time_response__descriptor, &response);
+    r = response;
+    if (st == KLUIS_OK && r->clock != NULL) {
+        kl_cli_put(result, "confirmed", kl_cli_date(clocks_ms / 1000));
+        kl_cli_put(result, "after", clock_json(r->clock));
+    }
+    kl_pb_wipe_free(response, &kl_pb_allocator);
+    return st;
+}
+
+int kl_cli_cluster_confirm_time(struct kl_cli *cli)
+{
+    Kluis__V1__ClusterStatusResponse *status = NULL;
+    enum kluis_status st = get_status(cli, cli->args.text[KL_OPT_NODE], 0, &status);
+    json_t *result = kl_cli_must(json_object());
+    json_t *all = NULL;
+    int code;
+
+    if (st == KLUIS_OK && status->clock == NULL) {
+        st = KLUIS_PROTOCOL;
+    }
+    if (st == KLUIS_OK) {
+        all = status_json(status);
+        kl_cli_put(result, "before", json_incref(json_object_get(all, "clock")));
+        kl_cli_put(result, "nodes", json_incref(json_object_get(all, "nodes")));
+        st = confirm(cli, status->clock->clocks_ms, result);
+    }
+    free_status(status);
+    if (st != KLUIS_OK) {
+        code = kl_cli_failed(cli, st);
+    } else {
+        if (cli->settings.output == KL_OUTPUT_TABLE && !cli->args.given[KL_OPT_QUERY]) {
+            kl_cli_table(cli->world->out, json_object_get(result, "nodes"), COLUMNS(clock_rows));
+            (void)fputc('\n', cli->world->out);
+        }
+        code = kl_cli_print(cli, json_incref(result), COLUMNS(confirm_fields));
+    }
+    json_decref(all);
+    json_decref(result);
+    return code;
 }
 
 /* ---------------------------------------------------------------- health */

@@ -93,6 +93,8 @@ static const struct kl_cli_use cluster_transfer_uses[] = {
     {KL_OPT_GROUP, true, NULL},
     {KL_OPT_TO, false, NULL},
 };
+static const struct kl_cli_use cluster_confirm_uses[] = {
+    {KL_OPT_NODE, false, "Speak to this node; default: any. The others follow within seconds."}};
 static const struct kl_cli_use cluster_replace_uses[] = {{KL_OPT_NODE_ID, true, NULL}};
 
 const struct kl_cli_group kl_cli_groups[] = {
@@ -217,6 +219,15 @@ const struct kl_cli_command kl_cli_commands[] = {
      "then this. It is filled from the others while they serve. Needs the right cluster/admin.",
      "cluster replace-node --node-id 3\n", USES(cluster_replace_uses), false,
      kl_cli_cluster_replace_node},
+    {"cluster", "confirm-time", "Say that the nodes' clocks are right, so that purges go on",
+     "Scheduled purges are held while the clocks differ from the cluster's time and nothing "
+     "explains "
+     "it: they jumped, or every node was down for more than three days. Look at cluster status "
+     "first: what the clocks of a majority say becomes the time, and whatever is due then is "
+     "purged. "
+     "A time that is ahead of the clocks is not set back; it is accepted as it is. Needs the right "
+     "cluster/admin.",
+     "cluster confirm-time\n", USES(cluster_confirm_uses), false, kl_cli_cluster_confirm_time},
 
     {"", "health", "Ask every endpoint whether it serves",
      "Exit status 0 when all do, 6 otherwise.", "health\nhealth --endpoint n1:7000,n2:7000\n", NULL,

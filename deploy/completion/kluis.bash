@@ -85,11 +85,12 @@ _kluis() {
         ;;
     cluster)
         case $command in
-        '') words="status digest transfer replace-node" ;;
+        '') words="status digest transfer replace-node confirm-time" ;;
         status) words="--node" ;;
         digest) words="--group --node" ;;
         transfer) words="--group --to" ;;
         replace-node) words="--node-id" ;;
+        confirm-time) words="--node" ;;
         esac
         ;;
     completion) words=bash ;;

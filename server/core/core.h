@@ -97,5 +97,8 @@ KL_MUST_USE enum kl_status kl_core_outbox(const struct kl_view *view, kl_outbox_
  */
 KL_MUST_USE enum kl_status kl_core_due(const struct kl_view *view, uint64_t now_ms,
                                        struct kl_buf *command, uint64_t *next_ms);
+/* The same without purges: only what was purged before and is still to be collected. */
+KL_MUST_USE enum kl_status kl_core_due_collect(const struct kl_view *view, uint64_t now_ms,
+                                               struct kl_buf *command, uint64_t *next_ms);
 
 #endif

@@ -134,18 +134,20 @@ static enum kl_status pack_collect(struct due *d, struct kl_buf *command)
     return pack(&cmd, command);
 }
 
-enum kl_status kl_core_due(const struct kl_view *view, uint64_t now_ms, struct kl_buf *command,
-                           uint64_t *next_ms)
+static enum kl_status look_at(const struct kl_view *view, bool purges, uint64_t now_ms,
+                              struct kl_buf *command, uint64_t *next_ms)
 {
     struct due d = {
         .now_ms = now_ms, .next_ms = UINT64_MAX, .max = KL_PURGE_BATCH_MAX, .st = KL_OK};
     uint64_t purge_next_ms;
-    enum kl_status st;
+    enum kl_status st = KL_OK;
 
     kl_arena_init(&d.arena);
     d.descriptor = &kluis__store__purge_record__descriptor;
     d.fits = purge_fits;
-    st = look(view, 'p', &d);
+    if (purges) {
+        st = look(view, 'p', &d);
+    }
     if (st != KL_OK) {
         goto out;
     }
@@ -173,4 +175,16 @@ out:
     }
     kl_arena_done(&d.arena);
     return st;
+}
+
+enum kl_status kl_core_due(const struct kl_view *view, uint64_t now_ms, struct kl_buf *command,
+                           uint64_t *next_ms)
+{
+    return look_at(view, true, now_ms, command, next_ms);
+}
+
+enum kl_status kl_core_due_collect(const struct kl_view *view, uint64_t now_ms,
+                                   struct kl_buf *command, uint64_t *next_ms)
+{
+    return look_at(view, false, now_ms, command, next_ms);
 }

@@ -46,6 +46,9 @@ static void *pointers(size_t n)
 static enum kl_status add_nodes(const struct kl_node_view *node,
                                 Kluis__V1__ClusterStatusResponse *r)
 {
+    struct kl_clock_view clock;
+
+    node->clock(node->ctx, &clock);
     r->nodes = pointers(node->nodes_n);
     if (r->nodes == NULL) {
         return KL_NO_MEMORY;
@@ -62,13 +65,14 @@ static enum kl_status add_nodes(const struct kl_node_view *node,
         s->self = info->node_id == node->node_id;
         s->witness = info->witness;
         s->connected = s->self || node->connected(node->ctx, info->node_id);
+        kl_clock_of_node(&clock, s);
         if (kl_pb_string(&s->name, info->name) != KL_OK ||
             kl_pb_string(&s->region, info->region) != KL_OK ||
             kl_pb_string(&s->client_address, info->client_address) != KL_OK) {
             return KL_NO_MEMORY;
         }
     }
-    return KL_OK;
+    return kl_clock_message(&clock, &r->clock);
 }
 
 static enum kl_status add_members(const struct kl_group_status *from, Kluis__V1__GroupStatus *g)

@@ -23,6 +23,23 @@ struct kl_placement {
     const char *mirror;    /* region of the pair; NULL = none */
 };
 
+/* The cluster's time as this node has it (server/runtime/cluster_clock.h). */
+struct kl_clock_view {
+    uint64_t time_ms;   /* the cluster's time; 0 = not known yet */
+    uint64_t wall_ms;   /* this node's clock */
+    uint64_t clocks_ms; /* what the clocks say: what an operator can confirm */
+    uint64_t lead_ms;   /* by how much the time is known to be ahead of them */
+    bool held;          /* scheduled purges wait, because … */
+    const char *why;    /* empty when they do not; static */
+    size_t heard, majority;
+    size_t nodes_n;
+    struct {
+        uint64_t node_id;
+        bool known;
+        int64_t ahead_ms; /* of the time, lead allowed for; negative: behind */
+    } nodes[KL_NODES_MAX];
+};
+
 struct kl_node_view {
     void *ctx;
     const char *cluster;
@@ -48,6 +65,10 @@ struct kl_node_view {
     void (*counters)(void *ctx, void (*fn)(void *arg, const char *name, uint64_t value), void *arg);
     /* Membership: begins the replacement of a node whose data directory is new. done once. */
     void (*replace_node)(void *ctx, uint64_t node_id, kl_group_done_fn done, void *arg);
+    void (*clock)(void *ctx, struct kl_clock_view *out);
+    /* An operator says that the clocks are right, having been shown clocks_ms (0: has not looked).
+     * KL_OK, KL_UNAVAILABLE (too few clocks are known), KL_CHANGED (they say something else). */
+    enum kl_status (*confirm_time)(void *ctx, uint64_t shown_ms);
 };
 
 #endif

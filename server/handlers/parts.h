@@ -38,6 +38,7 @@
     X(cluster_digest)                                                                              \
     X(cluster_transfer)                                                                            \
     X(cluster_replace_node)                                                                        \
+    X(cluster_confirm_time)                                                                        \
     X(health_check)                                                                                \
     X(internal_place_vault)                                                                        \
     X(internal_release_vault)                                                                      \
@@ -123,6 +124,13 @@ static inline ProtobufCBinaryData kl_pb_data(struct kl_bytes bytes)
 void *kl_response(struct kl_call *call);
 /* Puts a sub-message (moved, also on failure) into the response's field of that name. */
 KL_MUST_USE enum kl_status kl_respond(struct kl_call *call, const char *field, void *message);
+
+/* ---- clocks ---- */
+
+/* The cluster's time as this node has it; in a status also each node's clock. */
+KL_MUST_USE enum kl_status kl_clock_message(const struct kl_clock_view *view,
+                                            Kluis__V1__ClockStatus **out);
+void kl_clock_of_node(const struct kl_clock_view *view, Kluis__V1__NodeStatus *node);
 
 /* ---- conversion ---- */
 

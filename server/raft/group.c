@@ -176,7 +176,6 @@ static void transmit(void *ctx, const struct raft_message *m)
         if (m->append_entries_result.term == g->heard.term && m->server_id == g->heard.node) {
             extra.sent_us = g->heard.sent_us;
         }
-        extra.wall_ms = g->host->clock->wall_ms(g->host->clock->ctx);
         break;
     case RAFT_TIMEOUT_NOW:
         /* From here on another node may win votes of those who still hear us. */

@@ -24,6 +24,7 @@ enum kl_lane { KL_LANE_CONTROL, KL_LANE_BULK };
 /* What the group needs of the world. Borrowed; outlives the group. */
 struct kl_group_host {
     void *ctx;
+    /* Its wall_ms stamps entries; while it says 0, the time is not known and nothing is proposed. */
     const struct kl_clock *clock;
     /* Random numbers for stream ids and the like. */
     const struct kl_entropy *entropy;
@@ -141,6 +142,7 @@ struct kl_group_status {
     int state;                /* RAFT_FOLLOWER, RAFT_CANDIDATE, RAFT_LEADER */
     uint64_t term, leader_id; /* leader_id 0 = unknown */
     uint64_t last_index, commit_index, applied_index, snapshot_index;
+    uint64_t applied_ms; /* time of the last applied entry; 0 = none */
     bool lease, ready; /* ready: leader that serves reads and writes */
     bool no_space;     /* the disk refused the last append */
     uint64_t entries_applied, commands_applied, snapshots_taken, streams_sent, streams_received;

@@ -44,6 +44,7 @@ void kl_group_publish(struct kl_group *g)
     s.last_index = raft_last_index(r);
     s.commit_index = r->commit_index;
     s.applied_index = r->last_applied;
+    s.applied_ms = g->applied_ms;
     s.snapshot_index = r->trail.snapshot.index;
     s.ready = g->ready;
     s.lease = atomic_load(&g->lease_until_us) != 0;

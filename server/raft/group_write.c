@@ -172,9 +172,14 @@ static void queue_expire(struct kl_group *g, uint64_t now)
 
 /* ---- proposing ---- */
 
+static uint64_t clock_ms(const struct kl_group *g)
+{
+    return g->host->clock->wall_ms(g->host->clock->ctx);
+}
+
 static uint64_t stamp(struct kl_group *g)
 {
-    uint64_t ms = g->host->clock->wall_ms(g->host->clock->ctx);
+    uint64_t ms = clock_ms(g);
 
     if (ms < g->applied_ms) {
         ms = g->applied_ms;
@@ -319,8 +324,9 @@ void kl_group_write_turn(struct kl_group *g)
         return;
     }
     /* Before the last entry of former terms is applied its time is not known, and stamps must not
-     * fall. During a transfer Raft takes nothing; if it fails we go on. */
-    if (!g->ready || g->no_space_store || raft_transferee(&g->raft) != 0 ||
+     * fall. A node that has just started may not know the time yet. During a transfer Raft takes
+     * nothing; if it fails we go on. */
+    if (!g->ready || clock_ms(g) == 0 || g->no_space_store || raft_transferee(&g->raft) != 0 ||
         g->step == KL_STEP_SETTLING) {
         queue_expire(g, now);
         return;

@@ -569,7 +569,7 @@ enum kl_status kl_host_uv_start(const struct kl_host_uv_options *options, struct
     (void)snprintf(h->address, sizeof h->address, "%s", options->address);
     h->host = (struct kl_group_host){
         .ctx = h,
-        .clock = &kl_real_clock,
+        .clock = options->clock == NULL ? &kl_real_clock : options->clock,
         .entropy = &kl_real_entropy,
         .send = host_send,
         .post = host_post,

@@ -19,6 +19,7 @@ struct kl_host_uv_options {
     size_t cache_bytes;                /* LevelDB block cache */
     const struct kl_member *bootstrap; /* voters of a new cluster; NULL = join or restart */
     size_t bootstrap_n;
+    const struct kl_clock *clock;  /* as in kl_group_host; NULL: the machine's */
     struct kl_peers *const *peers; /* where to send; set before messages flow */
     void *ctx;
     /* As in kl_group_host; fatal must not return. */

@@ -350,7 +350,6 @@ enum kl_status kl_message_decode(uint64_t from_node, const Kluis__Peer__Message 
     case KLUIS__PEER__MESSAGE__BODY_APPEND_ENTRIES_RESULT:
         m.type = RAFT_APPEND_ENTRIES_RESULT;
         x.sent_us = in->append_entries_result->sent_us;
-        x.wall_ms = in->append_entries_result->wall_ms;
         st = decode_append_result(in->append_entries_result, &m);
         break;
     case KLUIS__PEER__MESSAGE__BODY_REQUEST_VOTE:
@@ -512,7 +511,6 @@ enum kl_status kl_message_encode(const struct raft_message *in,
         result.features = in->append_entries_result.features;
         result.capacity = in->append_entries_result.capacity;
         result.sent_us = extra->sent_us;
-        result.wall_ms = extra->wall_ms;
         m.body_case = KLUIS__PEER__MESSAGE__BODY_APPEND_ENTRIES_RESULT;
         m.append_entries_result = &result;
         return kl_message_pack(&m, out);

@@ -19,7 +19,6 @@ extern const char kl_message_address[];
 /* What travels with a Raft message and is not raft's. */
 struct kl_message_extra {
     uint64_t sent_us; /* AppendEntries: when sent; its result: the echo */
-    uint64_t wall_ms; /* result: the answering node's clock */
 };
 
 /* The unpacked message, or KL_PROTOCOL, KL_TOO_LARGE, KL_NO_MEMORY. Free with

@@ -36,7 +36,6 @@ enum kl_status kl_peer_send_hello(struct kl_peer_link *link, uint64_t to_node)
     hello.data_uuid.data = peers->options.data_uuid;
     hello.data_uuid.len = KL_ID_LEN;
     hello.lane = link->lane;
-    hello.wall_ms = peers->options.clock->wall_ms(peers->options.clock->ctx);
     hello.instance = peers->instance;
     if (peers->options.generation != NULL) {
         hello.generation = link->told = peers->options.generation(peers->options.ctx);

@@ -121,9 +121,10 @@ static enum kl_status look(struct kl_scheduler *s, uint64_t wall_ms, struct kl_b
 {
     struct kl_read read;
     enum kl_status st = kl_group_read_local(s->options.group, &read);
+    bool held = s->options.held != NULL && s->options.held(s->options.held_ctx);
 
     if (st == KL_OK) {
-        st = kl_core_due(&read.view, wall_ms, command, next_ms);
+        st = (held ? kl_core_due_collect : kl_core_due)(&read.view, wall_ms, command, next_ms);
         kl_group_read_local_end(s->options.group, &read);
     }
     return st;

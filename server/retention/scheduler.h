@@ -1,7 +1,7 @@
 /*
  * The retention scheduler: run by the leader of each group, proposes what is due: purges first, then
- * collections. Owns no state that a new leader would need. Deadlines are checked again by apply, so
- * a wrong clock here costs a useless entry and nothing else.
+ * collections. Owns no state that a new leader would need. Deadlines are checked again by apply
+ * against the entry's time.
  *
  * Calls come from one thread at a time, the group's or another. (The vault workflows' finisher is
  * finisher.h.)
@@ -16,6 +16,10 @@ struct kl_scheduler;
 struct kl_scheduler_options {
     struct kl_group *group;
     const struct kl_clock *clock;
+    /* May a deadline that has come be believed? While this says true nothing is purged; what was purged
+     * before is collected. NULL: always. */
+    bool (*held)(void *ctx);
+    void *held_ctx;
     unsigned period_ms; /* how often to look at least; 0 = 1,000, less in test clusters */
 };
 

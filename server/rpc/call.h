@@ -117,6 +117,14 @@ static inline uint64_t kl_now_us(const struct kl_dispatch *d)
     return d->o.clock->mono_us(d->o.clock->ctx);
 }
 
+/* What entries are compared to; 0 = not known yet. */
+static inline uint64_t kl_time_ms(const struct kl_dispatch *d)
+{
+    const struct kl_clock *clock = d->o.agreed == NULL ? d->o.clock : d->o.agreed;
+
+    return clock->wall_ms(clock->ctx);
+}
+
 /* ---- dispatch.c ---- */
 
 /* As kl_dispatch_calls; internal calls pass a drain and the cap. */

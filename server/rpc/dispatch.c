@@ -251,8 +251,7 @@ static void run(struct kl_job *job)
 
 static void refuse(struct kl_dispatch *d, const struct kl_origin *origin, enum kl_status status)
 {
-    const struct kl_reply_facts facts = {.status = status,
-                                         .server_time_ms = d->o.clock->wall_ms(d->o.clock->ctx)};
+    const struct kl_reply_facts facts = {.status = status, .server_time_ms = kl_time_ms(d)};
     uint8_t packed[KL_REPLY_ERROR_MAX];
     size_t n = kl_reply_pack_error(&facts, packed);
 
@@ -370,8 +369,7 @@ void kl_dispatch_call(struct kl_dispatch *d, struct kl_buf *packed, const struct
 static void sweep(struct kl_dispatch *d)
 {
     struct kl_origin late[KL_SWEEP_BATCH_MAX];
-    const struct kl_reply_facts facts = {.status = KL_TIMEOUT,
-                                         .server_time_ms = d->o.clock->wall_ms(d->o.clock->ctx)};
+    const struct kl_reply_facts facts = {.status = KL_TIMEOUT, .server_time_ms = kl_time_ms(d)};
     uint8_t packed[KL_REPLY_ERROR_MAX];
     size_t len = kl_reply_pack_error(&facts, packed);
     uint64_t now_us = kl_now_us(d);

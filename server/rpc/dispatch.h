@@ -17,6 +17,9 @@ struct kl_dispatch;
 struct kl_dispatch_options {
     struct kl_pool *pool;
     const struct kl_clock *clock;
+    /* The cluster's time, for what is compared to entries: 0 while it is not known, and then writes
+     * are refused. NULL: clock. */
+    const struct kl_clock *agreed;
     const struct kl_entropy *entropy;
     const struct kl_node_view *node;
     struct kl_audit *audit;

@@ -54,14 +54,14 @@ static const char *address_of(const struct kl_node_view *node, uint64_t id)
     return NULL;
 }
 
-static size_t pack_error(const struct kl_work *w, enum kl_status status, uint64_t wall_ms,
+static size_t pack_error(const struct kl_work *w, enum kl_status status, uint64_t time_ms,
                          uint8_t out[KL_REPLY_ERROR_MAX])
 {
     struct kl_reply_facts facts = {
         .status = status,
         .field = w->call.field,
         .limit = w->call.limit,
-        .server_time_ms = wall_ms,
+        .server_time_ms = time_ms,
     };
 
     if (status == KL_NOT_LEADER && w->hint != NULL && !w->stopped) {
@@ -73,17 +73,17 @@ static size_t pack_error(const struct kl_work *w, enum kl_status status, uint64_
     return kl_reply_pack_error(&facts, out);
 }
 
-static void reply(struct kl_runner *r, struct kl_work *w, enum kl_status *status, uint64_t wall_ms)
+static void reply(struct kl_runner *r, struct kl_work *w, enum kl_status *status, uint64_t time_ms)
 {
     uint8_t error[KL_REPLY_ERROR_MAX];
     struct kl_bytes packed = {error, 0};
 
     if (*status == KL_OK) {
-        *status = kl_reply_pack_ok(wall_ms, w->call.response, &r->scratch);
+        *status = kl_reply_pack_ok(time_ms, w->call.response, &r->scratch);
         packed = kl_buf_bytes(&r->scratch);
     }
     if (*status != KL_OK) {
-        packed = (struct kl_bytes){error, pack_error(w, *status, wall_ms, error)};
+        packed = (struct kl_bytes){error, pack_error(w, *status, time_ms, error)};
     }
     hold(r, w);
     w->origin.reply(w->origin.arg, w->origin.stream, packed);
@@ -162,7 +162,7 @@ static void finish(struct kl_runner *r, struct kl_work *w, enum kl_status status
         status = KL_INTERNAL; /* a handler forgot to answer */
     }
     audit(w, status, wall_ms);
-    reply(r, w, &status, wall_ms);
+    reply(r, w, &status, kl_time_ms(d));
     if (status != KL_OK) {
         atomic_fetch_add(&d->errors, 1);
     }
@@ -217,7 +217,7 @@ static enum kl_status check_envelope(struct kl_work *w)
 static enum kl_status check_write(struct kl_work *w)
 {
     const Kluis__V1__Call *e = w->envelope;
-    uint64_t now_ms = w->d->o.clock->wall_ms(w->d->o.clock->ctx);
+    uint64_t now_ms = kl_time_ms(w->d);
     unsigned deadline_ms = e->deadline_ms == 0 ? KL_DEADLINE_DEFAULT_MS : e->deadline_ms;
 
     if (!w->write) {
@@ -225,6 +225,9 @@ static enum kl_status check_write(struct kl_work *w)
     }
     if (e->request_id.len != KL_ID_LEN) {
         return kl_call_field(&w->call, KL_INVALID_ARGUMENT, "request_id", "16 random bytes");
+    }
+    if (now_ms == 0) {
+        return KL_UNAVAILABLE; /* the node has just started */
     }
     memcpy(w->call.request_id, e->request_id.data, KL_ID_LEN);
     w->call.expires_ms =

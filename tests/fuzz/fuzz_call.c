@@ -97,6 +97,18 @@ static void view_counters(void *ctx, void (*fn)(void *arg, const char *name, uin
     fn(arg, "calls_total", 1);
 }
 
+static void view_clock(void *ctx, struct kl_clock_view *out)
+{
+    (void)ctx;
+    *out = (struct kl_clock_view){.time_ms = 1000, .wall_ms = 2000, .why = ""};
+}
+
+static enum kl_status view_confirm_time(void *ctx, uint64_t shown_ms)
+{
+    (void)ctx;
+    return shown_ms == 1 ? KL_CHANGED : KL_OK;
+}
+
 static const struct kl_node_view node = {
     .cluster = "testing",
     .geography = "lab",
@@ -115,6 +127,8 @@ static const struct kl_node_view node = {
     .connected = view_connected,
     .sealed = view_sealed,
     .counters = view_counters,
+    .clock = view_clock,
+    .confirm_time = view_confirm_time,
 };
 
 static void must(bool ok)

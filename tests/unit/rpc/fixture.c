@@ -24,7 +24,9 @@ static uint64_t wall_ms(void *ctx)
 {
     struct fix *f = ctx;
 
-    return kl_real_clock.wall_ms(kl_real_clock.ctx) + atomic_load(&f->wall_ahead_ms);
+    uint64_t ahead = atomic_load(&f->wall_ahead_ms);
+
+    return ahead == UINT64_MAX ? 0 : kl_real_clock.wall_ms(kl_real_clock.ctx) + ahead;
 }
 
 /* ---- node view ---- */
@@ -92,6 +94,38 @@ static void view_replace(void *ctx, uint64_t id, kl_group_done_fn done, void *ar
 
     atomic_store(&n->replaced, (int)id);
     done(arg, id == 2 ? KL_OK : KL_UNAVAILABLE);
+}
+
+static void view_clock(void *ctx, struct kl_clock_view *out)
+{
+    struct node *n = ctx;
+    uint64_t confirmed_ms = atomic_load(&n->confirmed_ms);
+
+    *out = (struct kl_clock_view){
+        .time_ms = confirmed_ms == 0 ? 5000 : confirmed_ms,
+        .wall_ms = 9000,
+        .clocks_ms = 8000,
+        .held = confirmed_ms == 0,
+        .why = confirmed_ms == 0 ? "they jumped" : "",
+        .heard = 2,
+        .majority = 2,
+        .nodes_n = 2,
+        .nodes = {{.node_id = 1, .known = true, .ahead_ms = -7}, {.node_id = 2}},
+    };
+}
+
+static enum kl_status view_confirm_time(void *ctx, uint64_t shown_ms)
+{
+    struct node *n = ctx;
+
+    if (shown_ms == 1) {
+        return KL_UNAVAILABLE;
+    }
+    if (shown_ms != 8000) {
+        return KL_CHANGED;
+    }
+    atomic_store(&n->confirmed_ms, shown_ms);
+    return KL_OK;
 }
 
 /* ---- building ---- */
@@ -178,6 +212,8 @@ static void make_node(struct fix *f, size_t i, size_t groups)
         .sealed = view_sealed,
         .counters = view_counters,
         .replace_node = view_replace,
+        .clock = view_clock,
+        .confirm_time = view_confirm_time,
     };
     CHECK_OK(kl_dispatch_new(&o, &n->dispatch));
     kl_dispatch_set_auth(n->dispatch, make_auth());

@@ -52,12 +52,13 @@ struct node {
     struct kl_dispatch *dispatch;
     struct kl_peers *peers;
     atomic_bool sealed;
-    atomic_int replaced; /* node id of the last ReplaceNode */
+    atomic_int replaced;           /* node id of the last ReplaceNode */
+    _Atomic uint64_t confirmed_ms; /* 0: not */
 };
 
 struct fix {
     struct kl_clock clock;
-    _Atomic uint64_t wall_ahead_ms;
+    _Atomic uint64_t wall_ahead_ms; /* of the cluster's time; UINT64_MAX: it is not known */
     _Atomic uint64_t mono_ahead_us;
     struct kl_pool *pool;
     struct kl_audit *audit;

@@ -29,6 +29,11 @@ TEST(cluster, status)
     CHECK_STR(r->groups[1]->mirror, "south");
     CHECK_STR(r->groups[0]->mirror, "");
     CHECK_EQ(r->groups[1]->members[1]->lag_ms, 70);
+    CHECK(r->nodes[0]->clock_known && r->nodes[0]->clock_ahead_ms == -7);
+    CHECK(!r->nodes[1]->clock_known);
+    CHECK(r->clock->held);
+    CHECK_STR(r->clock->reason, "they jumped");
+    CHECK_EQ(r->clock->clocks_ms, 8000);
     CHECK_EQ(r->n_counters, 1);
     CHECK_STR(r->counters[0]->name, "calls_total");
     CHECK_EQ(r->counters[0]->value, 42);
@@ -95,6 +100,29 @@ TEST(cluster, replace_node)
     CHECK_EQ(atomic_load(&f->nodes[0].replaced), 2);
     req.node_id = 1;
     check_call(f, "/kluis.v1.Cluster/ReplaceNode", &req.base, KL_UNAVAILABLE, NULL, NULL);
+    fix_free(f);
+}
+
+/* An operator's word counts for what was shown, and comes back as what became of it. */
+TEST(cluster, confirm_time)
+{
+    struct fix *f = fix_new(1);
+    Kluis__V1__ClusterConfirmTimeRequest req = KLUIS__V1__CLUSTER_CONFIRM_TIME_REQUEST__INIT;
+    const Kluis__V1__ClusterConfirmTimeResponse *r;
+    struct answer a;
+
+    req.clocks_ms = 7000;
+    check_call(f, "/kluis.v1.Cluster/ConfirmTime", &req.base, KL_INVALID_ARGUMENT, "clocks_ms",
+               "the clocks");
+    req.clocks_ms = 1;
+    check_call(f, "/kluis.v1.Cluster/ConfirmTime", &req.base, KL_UNAVAILABLE, NULL, NULL);
+    req.clocks_ms = 8000;
+    a = call(f, "/kluis.v1.Cluster/ConfirmTime", &req.base);
+    CHECK_OK(a.st);
+    r = (const void *)a.response;
+    CHECK_EQ(r->clock->time_ms, 8000);
+    CHECK(!r->clock->held);
+    answer_free(&a);
     fix_free(f);
 }
 

@@ -204,6 +204,24 @@ TEST(envelope, times)
     fix_free(f);
 }
 
+/* While the cluster's time is not known no write is taken, and it may be tried again. */
+TEST(envelope, time_unknown)
+{
+    struct fix *f = with_secret();
+    Kluis__V1__SecretSetRequest req = set_request();
+    const struct ask ask = {.method = SET, .request = &req.base};
+    struct answer a;
+
+    atomic_store(&f->wall_ahead_ms, UINT64_MAX);
+    a = fix_ask(f, &ask);
+    CHECK_STATUS(a.st, KL_UNAVAILABLE);
+    CHECK_EQ(a.reply->server_time_ms, 0);
+    answer_free(&a);
+    atomic_store(&f->wall_ahead_ms, 0);
+    expect(f, &ask, KL_OK, NULL);
+    fix_free(f);
+}
+
 /* Garbage for a payload, too large a payload, a bomb: refused, named, nothing happens. */
 TEST(envelope, payloads)
 {

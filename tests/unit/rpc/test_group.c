@@ -83,6 +83,18 @@ static void view_counters(void *ctx, void (*fn)(void *arg, const char *name, uin
     (void)arg;
 }
 
+static void view_clock(void *ctx, struct kl_clock_view *out)
+{
+    (void)ctx;
+    *out = (struct kl_clock_view){.time_ms = 1000, .wall_ms = 2000, .why = ""};
+}
+
+static enum kl_status view_confirm_time(void *ctx, uint64_t shown_ms)
+{
+    (void)ctx;
+    return shown_ms == 1 ? KL_CHANGED : KL_OK;
+}
+
 static void on_fatal(void *ctx, uint16_t group, const char *why)
 {
     (void)ctx;
@@ -227,6 +239,8 @@ static void node_open(struct node *n, bool first, struct kl_seal *seal,
         .connected = view_connected,
         .sealed = view_sealed,
         .counters = view_counters,
+        .clock = view_clock,
+        .confirm_time = view_confirm_time,
     };
     for (size_t i = 0; i < GROUPS; i++) {
         open_group(n, i, first);
