@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <glob.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -19,6 +20,8 @@
 enum {
     PATH_LEN = 512,
     WORDS_MAX = 24,
+    FAKE_MAX = 6, /* variables of the environment for libfaketime */
+    ENVIRON_MAX = 512,
     POLL_MS = 20,
     READY_MS = 60000,
     RUN_MS = 30000,
@@ -32,7 +35,9 @@ struct node {
     char log[PATH_LEN];
     char client_address[64];
     char peer_address[64];
-    pid_t pid; /* 0 = not running */
+    char clock
+        [PATH_LEN]; /* file that says by how much its clock is off; empty: it is the machine's */
+    pid_t pid;      /* 0 = not running */
 };
 
 struct cluster {
@@ -94,8 +99,33 @@ static void find_kluisd(struct cluster *c)
     (void)snprintf(c->kluisd, sizeof c->kluisd, "%s/../../server/kluisd", self);
 }
 
-static pid_t spawn(const struct cluster *c, const char *const *words, const char *log)
+/* libfaketime reads FILE about once a second. Its fix for monotonic waits is for an older C library: with
+ * the present one it makes them return at once. */
+static void fake_clock_environment(const char *file, char text[FAKE_MAX][2 * PATH_LEN])
 {
+    const char *asan = getenv("ASAN_OPTIONS");
+    glob_t found = {0};
+
+    if (glob("/usr/lib/*/faketime/libfaketimeMT.so.1", 0, NULL, &found) != 0) {
+        die("libfaketime is not installed: apt-get install faketime");
+    }
+    (void)snprintf(text[0], sizeof text[0], "LD_PRELOAD=%s", found.gl_pathv[0]);
+    (void)snprintf(text[1], sizeof text[1], "FAKETIME_TIMESTAMP_FILE=%s", file);
+    (void)snprintf(text[2], sizeof text[2], "FAKETIME_DONT_FAKE_MONOTONIC=1");
+    (void)snprintf(text[3], sizeof text[3], "FAKETIME_FORCE_MONOTONIC_FIX=0");
+    (void)snprintf(text[4], sizeof text[4], "FAKETIME_CACHE_DURATION=1");
+    (void)snprintf(text[5], sizeof text[5], "ASAN_OPTIONS=%s:verify_asan_link_order=0",
+                   asan == NULL ? "" : asan);
+    globfree(&found);
+}
+
+/* fake: the file that says by how much the clock is off; NULL or empty: it is the machine's. */
+static pid_t spawn_at(const struct cluster *c, const char *const *words, const char *log,
+                      const char *fake)
+{
+    char variables[FAKE_MAX][2 * PATH_LEN];
+    char *environment[ENVIRON_MAX + FAKE_MAX + 1];
+    size_t variables_n = 0;
     const char *argv[WORDS_MAX] = {c->kluisd};
     char *out[WORDS_MAX];
     pid_t parent = getpid();
@@ -107,6 +137,16 @@ static pid_t spawn(const struct cluster *c, const char *const *words, const char
     }
     memcpy(out, argv, sizeof out);
     out[n] = NULL;
+    if (fake != NULL && fake[0] != 0) {
+        fake_clock_environment(fake, variables);
+        for (size_t i = 0; i < FAKE_MAX; i++) { /* the first of two of one name counts */
+            environment[variables_n++] = variables[i];
+        }
+    }
+    for (size_t i = 0; environ[i] != NULL && i < ENVIRON_MAX; i++) {
+        environment[variables_n++] = environ[i];
+    }
+    environment[variables_n] = NULL;
     pid = fork();
     if (pid == 0) {
         int fd = log == NULL ? -1 : open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
@@ -119,13 +159,18 @@ static pid_t spawn(const struct cluster *c, const char *const *words, const char
             (void)dup2(fd, STDERR_FILENO);
             (void)dup2(fd, STDOUT_FILENO);
         }
-        (void)execv(c->kluisd, out);
+        (void)execve(c->kluisd, out, environment);
         _exit(127);
     }
     if (pid < 0) {
         die("fork: %s", strerror(errno));
     }
     return pid;
+}
+
+static pid_t spawn(const struct cluster *c, const char *const *words, const char *log)
+{
+    return spawn_at(c, words, log, NULL);
 }
 
 static int wait_exit(pid_t pid)
@@ -330,6 +375,11 @@ struct cluster *cluster_new(const struct cluster_options *o)
     for (unsigned i = 0; i < c->n; i++) {
         write_config(c, i, o, hash);
         make(c, (const char *[]){"--init", "--config", c->nodes[i].config, NULL}, NULL, 0);
+        if (o->fake_clocks) {
+            (void)snprintf(c->nodes[i].clock, sizeof c->nodes[i].clock, "%s/n%u.clock", c->dir,
+                           i + 1);
+            cluster_set_clock(c, i, "+0");
+        }
         cluster_start(c, i);
     }
     wait_ready(c);
@@ -407,7 +457,20 @@ void cluster_start(struct cluster *c, unsigned node)
     struct node *n = &c->nodes[node];
 
     if (n->pid == 0) {
-        n->pid = spawn(c, (const char *[]){"--config", n->config, NULL}, n->log);
+        n->pid = spawn_at(c, (const char *[]){"--config", n->config, NULL}, n->log, n->clock);
+    }
+}
+
+void cluster_set_clock(struct cluster *c, unsigned node, const char *off)
+{
+    const struct node *n = &c->nodes[node];
+    char next[PATH_LEN + 8];
+    FILE *f;
+
+    (void)snprintf(next, sizeof next, "%s.new", n->clock);
+    f = fopen(next, "w");
+    if (f == NULL || fprintf(f, "%s\n", off) < 0 || fclose(f) != 0 || rename(next, n->clock) != 0) {
+        die("%s: %s", n->clock, strerror(errno));
     }
 }
 

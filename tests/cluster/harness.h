@@ -24,6 +24,7 @@ struct cluster_options {
     const char *regions;          /* [region …] sections, or NULL */
     const char *const *region;    /* of each node; NULL: all are in west */
     unsigned witnesses;           /* bit per node */
+    bool fake_clocks;             /* cluster_set_clock() can be used; needs libfaketime */
 };
 
 /* West and east with two nodes each, a pair, and a witness on the hill: nodes 0 1, 2 3, 4. */
@@ -54,6 +55,9 @@ int cluster_run(struct cluster *c, unsigned node, const char *const *words);
 /* The same with a file for its output and a time of its own. */
 int cluster_run_to(struct cluster *c, const char *log, const char *const *words,
                    unsigned timeout_ms);
+/* Sets a node's wall clock off by so much, "+0" or "-100d", now and for its later processes. Its
+ * monotonic clock stays what it is. Takes a second or two. */
+void cluster_set_clock(struct cluster *c, unsigned node, const char *off);
 void cluster_signal(struct cluster *c, unsigned node, int signal_number);
 /* Waits for the process to end: exit code, or 128 + signal. Kills it after timeout_ms and gives -1. */
 int cluster_wait(struct cluster *c, unsigned node, unsigned timeout_ms);
