@@ -143,8 +143,8 @@ struct kl_group_status {
     uint64_t term, leader_id; /* leader_id 0 = unknown */
     uint64_t last_index, commit_index, applied_index, snapshot_index;
     uint64_t applied_ms; /* time of the last applied entry; 0 = none */
-    bool lease, ready; /* ready: leader that serves reads and writes */
-    bool no_space;     /* the disk refused the last append */
+    bool lease, ready;   /* ready: leader that serves reads and writes */
+    bool no_space;       /* the disk refused the last append */
     uint64_t entries_applied, commands_applied, snapshots_taken, streams_sent, streams_received;
     size_t members_n;
     struct kl_group_member members[KL_NODES_MAX];
