@@ -160,6 +160,9 @@
 #define KL_RAFT_WINDOW_MIN      16
 #define KL_RAFT_WINDOW_BYTES    (8u << 20) /* what those may come to */
 #define KL_GATHER_US            2000 /* proposals gather this long while an entry is under way */
+#define KL_FRESH_MARKS_MAX      64   /* commits a follower has yet to apply before its age falls */
+#define KL_CLOCK_DRIFT_PCT      1    /* two nodes' clocks run apart by less */
+#define KL_CONFIRM_GAP_US       1000 /* quorum reads gather this long while one round is out */
 #define KL_LEASE_MARGIN_PCT     10   /* of the election timeout: drift of clocks, rounding */
 #define KL_LOG_KEEP_BYTES       (32u << 20) /* log kept for slow followers, by default */
 #define KL_LOG_KEEP_ENTRIES_MAX 65536

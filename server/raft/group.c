@@ -131,6 +131,7 @@ static void after(void *ctx)
     }
     leadership(g);
     kl_group_lease_renew(g);
+    kl_group_fresh_update(g);
     kl_group_wake(g);
 }
 
@@ -170,12 +171,14 @@ static void transmit(void *ctx, const struct raft_message *m)
     switch (m->type) {
     case RAFT_APPEND_ENTRIES:
         extra.sent_us = kl_group_now_us(g);
+        kl_group_fresh_send(g, m->server_id, extra.sent_us, &extra);
         transmit_append(g, m, &extra);
         return;
     case RAFT_APPEND_ENTRIES_RESULT:
         if (m->append_entries_result.term == g->heard.term && m->server_id == g->heard.node) {
             extra.sent_us = g->heard.sent_us;
         }
+        extra.stamp = kl_group_stamp(g);
         break;
     case RAFT_TIMEOUT_NOW:
         /* From here on another node may win votes of those who still hear us. */
@@ -277,6 +280,8 @@ static void receive_result(struct kl_group *g, uint64_t from, struct raft_messag
         return;
     }
     ack->heard_us = now;
+    ack->stamp = extra->stamp;
+    ack->stamped_us = now;
     ack->capacity = capacity;
     if (extra->sent_us > ack->sent_us && extra->sent_us <= now) {
         ack->sent_us = extra->sent_us;
@@ -303,6 +308,7 @@ static void receive_raft(struct kl_group *g, uint64_t from, struct raft_message 
             g->heard.term = m->append_entries.term;
             g->heard.node = from;
             g->heard.sent_us = extra->sent_us;
+            kl_group_fresh_heard(g, m->append_entries.leader_commit, extra);
         }
         break;
     case RAFT_APPEND_ENTRIES_RESULT:
@@ -348,6 +354,12 @@ void kl_group_receive(struct kl_group *g, uint64_t from_node, struct kl_bytes me
         break;
     case KLUIS__PEER__MESSAGE__BODY_STREAM_ACK:
         kl_stream_on_ack(g, from_node, in->stream_ack);
+        break;
+    case KLUIS__PEER__MESSAGE__BODY_CONFIRM:
+        kl_group_on_confirm(g, from_node, in->confirm);
+        break;
+    case KLUIS__PEER__MESSAGE__BODY_CONFIRMED:
+        kl_group_on_confirmed(g, from_node, in->confirmed);
         break;
     default:
         st = kl_message_decode(from_node, in, &m, &extra);
@@ -426,6 +438,9 @@ void kl_group_turn(struct kl_group *g)
     kl_group_backlog_retry(g);
     leadership(g);
     kl_group_lease_renew(g);
+    kl_group_fresh_update(g);
+    g->due_us = 0;
+    kl_group_confirm_turn(g);
     kl_group_space_check(g);
     kl_group_full_check(g);
     kl_group_write_turn(g);
@@ -446,6 +461,11 @@ void kl_group_turn(struct kl_group *g)
     }
 }
 
+uint64_t kl_group_due_us(const struct kl_group *g)
+{
+    return g->due_us;
+}
+
 /* ---- life ---- */
 
 static void group_free(struct kl_group *g)
@@ -455,6 +475,7 @@ static void group_free(struct kl_group *g)
     kl_batch_done(&g->batch);
     kl_buf_wipe(&g->entry);
     kl_mailbox_done(&g->proposals);
+    kl_mailbox_done(&g->confirms);
     kl_wio_done(&g->wio);
     kl_free(g);
 }
@@ -534,6 +555,7 @@ enum kl_status kl_group_open(const struct kl_group_host *host,
     g->entry = KL_BUF(KL_ENTRY_MAX);
     kl_batch_init(&g->batch, KL_BATCH_MAX);
     kl_mailbox_init(&g->proposals, KL_PROPOSALS_QUEUED_MAX);
+    kl_group_fresh_init(g);
     kl_group_fsm_init(g);
     st = kl_group_store_open(g, err, err_len);
     if (st != KL_OK) {
@@ -658,6 +680,8 @@ void kl_group_close(struct kl_group *g, void (*closed)(void *arg), void *arg)
     kl_group_gate_shut(g);
     atomic_store(&g->shut, true);
     kl_mailbox_close(&g->proposals);
+    kl_mailbox_close(&g->confirms);
+    kl_group_confirm_fail(g);
     kl_group_write_lost(g);
     kl_group_write_fail(g, KL_UNAVAILABLE);
     kl_group_steer_fail(g);

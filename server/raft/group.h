@@ -90,6 +90,8 @@ void kl_group_peer(struct kl_group *group, uint64_t node, bool connected);
 /* Takes queued proposals, packs them into entries, hands them to Raft. The host calls it when woken
  * and once per loop turn. */
 void kl_group_turn(struct kl_group *group);
+/* Monotonic microseconds at which the next turn is wanted, ticks and messages aside; 0 = none. */
+uint64_t kl_group_due_us(const struct kl_group *group);
 
 /* ---- writing ---- */
 
@@ -118,6 +120,7 @@ struct kl_read {
     struct kl_view view; /* of one snapshot of the state */
     uint64_t applied;    /* at least this index is in it */
     uint64_t epoch;      /* internal */
+    uint64_t fresh_us;   /* stale reads: internal */
 };
 /* KL_OK: this node leads, its state holds all that was acknowledged, and the lease holds now.
  * KL_NOT_LEADER (another is known), KL_UNAVAILABLE (none is, or the lease ran out: retry). */
@@ -127,6 +130,33 @@ KL_MUST_USE enum kl_status kl_group_read_end(struct kl_group *group, struct kl_r
 /* Whatever this replica holds, of unknown age: for routing, schedulers and status. [any] */
 KL_MUST_USE enum kl_status kl_group_read_local(struct kl_group *group, struct kl_read *read);
 void kl_group_read_local_end(struct kl_group *group, struct kl_read *read);
+
+/*
+ * A stale read at any replica: what it holds, and how old that is at most. KL_UNAVAILABLE: the age
+ * is not known, since no leader was heard since the start. End with kl_group_read_local_end. [any]
+ */
+KL_MUST_USE enum kl_status kl_group_read_stale(struct kl_group *group, struct kl_read *read);
+/* Microseconds: every write acknowledged longer ago than this is in what the read sees. Before its
+ * end. Counts from now, so the last look is the honest one. [any] */
+uint64_t kl_group_read_age_us(struct kl_group *group, const struct kl_read *read);
+
+/*
+ * A quorum read: linearizable without trust in any clock. First a majority confirms, after it was
+ * asked, that it knows of no later leader; then kl_group_read_confirmed at this node, at any later
+ * time, sees every write acknowledged before kl_group_confirm was called.
+ */
+struct kl_confirm {
+    struct kl_mail mail; /* first */
+    uint64_t give_up_us; /* monotonic; 0 = never */
+    uint64_t at_us;      /* internal */
+    /* Once, on the group's thread: KL_OK, KL_NOT_LEADER, KL_UNAVAILABLE, KL_TIMEOUT. */
+    void (*done)(struct kl_confirm *c, enum kl_status status);
+    void *arg;
+};
+/* [any] KL_EXHAUSTED or KL_CLOSED: done is not called. */
+KL_MUST_USE enum kl_status kl_group_confirm(struct kl_group *group, struct kl_confirm *c);
+/* Ends with kl_group_read_local_end. [any] */
+KL_MUST_USE enum kl_status kl_group_read_confirmed(struct kl_group *group, struct kl_read *read);
 
 /* ---- watching and steering ---- */
 

@@ -8,6 +8,7 @@
  *   group_apply.c   entries and snapshots to the store
  *   group_write.c   proposals to entries
  *   group_read.c    lease, reads, the gate
+ *   group_fresh.c   how old a replica's state is, confirmation by a majority
  *   group_member.c  transfer and membership
  *   group_status.c  what others may see
  *   stream_send.c, stream_recv.c   the state beside Raft
@@ -47,7 +48,15 @@ struct kl_ack {
     uint64_t node;
     uint64_t sent_us;  /* newest AppendEntries of this term that the node has answered, as sent */
     uint64_t heard_us; /* when its last answer came */
-    uint16_t capacity; /* KiB of log that it can take */
+    uint64_t confirmed_us; /* newest Confirm of this term that it has answered, as asked */
+    uint64_t stamp;        /* of its last answer, to be echoed; 0 = none */
+    uint64_t stamped_us;   /* when that came */
+    uint16_t capacity;     /* KiB of log that it can take */
+};
+
+/* Once commit is applied, the state holds all that was acknowledged before at_us of our clock. */
+struct kl_fresh_mark {
+    uint64_t commit, at_us;
 };
 
 enum kl_steer_kind { KL_STEER_TRANSFER, KL_STEER_CHANGE };
@@ -148,6 +157,16 @@ struct kl_group {
     uint64_t stuck_stored, stuck_since_us, stuck_seen_us;
     bool stuck_handed_over;
 
+    /* Reading elsewhere than at the leader, and without its lease. */
+    uint64_t stamp_base; /* random: an echo of an earlier life is none of ours */
+    struct kl_fresh_mark marks[KL_FRESH_MARKS_MAX];
+    size_t marks_n;
+    _Atomic uint64_t fresh_us; /* the state holds all that was acknowledged before; 0 = not known */
+    struct kl_mailbox confirms;
+    struct kl_confirm *confirming, **confirming_tail; /* by at_us */
+    uint64_t confirming_us;                           /* when the last of them came */
+    uint64_t round_us;                                /* when a majority was last asked */
+
     /* Steering. */
     struct kl_steer *steers, **steers_tail;
     size_t steers_n;
@@ -163,7 +182,8 @@ struct kl_group {
 
     /* Status. */
     uint64_t entries_applied, commands_applied, snapshots_taken, streams_sent, streams_received;
-    bool changed; /* tell the host in this turn */
+    bool changed;    /* tell the host in this turn */
+    uint64_t due_us; /* something gathers until then; 0 = nothing does */
     _Atomic uint64_t version;
     _Atomic uint64_t words[KL_STATUS_WORDS];
     struct kl_group_status published;
@@ -178,6 +198,13 @@ static inline uint64_t kl_group_now_us(const struct kl_group *g)
 static inline void kl_group_wake(struct kl_group *g)
 {
     g->host->wake(g->host->ctx, g);
+}
+/* A turn is wanted then at the latest. */
+static inline void kl_group_due(struct kl_group *g, uint64_t at_us)
+{
+    if (g->due_us == 0 || at_us < g->due_us) {
+        g->due_us = at_us;
+    }
 }
 static inline bool kl_group_covers(const struct kl_group *g, enum kl_cover cover)
 {
@@ -228,6 +255,25 @@ bool kl_group_gate_empty(struct kl_group *g);
 void kl_group_lease_drop(struct kl_group *g);
 void kl_group_lease_renew(struct kl_group *g);
 struct kl_ack *kl_group_ack(struct kl_group *g, uint64_t node);
+/* When a majority of voters last confirmed this leader, by what they have answered: the time it was
+ * asked; 0 = not in this term. asked: Confirm counts too, which keeps nobody from voting. */
+uint64_t kl_group_majority_us(struct kl_group *g, bool asked);
+
+/* group_fresh.c */
+void kl_group_fresh_init(struct kl_group *g);
+/* What an AppendEntries or its result carries about age. */
+void kl_group_fresh_send(struct kl_group *g, uint64_t to, uint64_t now,
+                         struct kl_message_extra *extra);
+uint64_t kl_group_stamp(const struct kl_group *g);
+/* An AppendEntries of the leader has come. */
+void kl_group_fresh_heard(struct kl_group *g, uint64_t commit,
+                          const struct kl_message_extra *extra);
+/* Something was applied, or a majority has answered. */
+void kl_group_fresh_update(struct kl_group *g);
+void kl_group_confirm_turn(struct kl_group *g);
+void kl_group_confirm_fail(struct kl_group *g);
+void kl_group_on_confirm(struct kl_group *g, uint64_t from, const Kluis__Peer__Confirm *m);
+void kl_group_on_confirmed(struct kl_group *g, uint64_t from, const Kluis__Peer__Confirmed *m);
 
 /* group_member.c */
 void kl_group_steer_turn(struct kl_group *g);

@@ -86,22 +86,16 @@ static void insert(uint64_t *times, unsigned *n, uint64_t t)
     times[at] = t;
 }
 
-void kl_group_lease_renew(struct kl_group *g)
+uint64_t kl_group_majority_us(struct kl_group *g, bool asked)
 {
     const struct raft_configuration *conf = &g->raft.configuration;
-    uint64_t span =
-        (uint64_t)g->options.election_timeout_ms * 1000 * (100 - KL_LEASE_MARGIN_PCT) / 100;
     uint64_t times[KL_NODES_MAX];
     unsigned n = 0;
 
-    if (g->lead_term == 0 || !g->ready || g->dead || g->closing ||
-        g->lease_off_term == g->lead_term) {
-        kl_group_lease_drop(g);
-        return;
-    }
     for (unsigned i = 0; i < conf->n && n < KL_NODES_MAX; i++) {
         const struct raft_server *s = &conf->servers[i];
         const struct kl_ack *ack;
+        uint64_t t = 0;
 
         if (s->role != RAFT_VOTER) {
             continue;
@@ -111,14 +105,31 @@ void kl_group_lease_renew(struct kl_group *g)
             continue;
         }
         ack = kl_group_ack(g, s->id);
-        insert(times, &n, ack == NULL ? 0 : ack->sent_us);
+        if (ack != NULL) {
+            t = asked && ack->confirmed_us > ack->sent_us ? ack->confirmed_us : ack->sent_us;
+        }
+        insert(times, &n, t);
     }
-    if (n == 0 || times[n / 2] == 0) {
+    return n == 0 ? 0 : times[n / 2]; /* the last one that a majority has reached */
+}
+
+void kl_group_lease_renew(struct kl_group *g)
+{
+    uint64_t span =
+        (uint64_t)g->options.election_timeout_ms * 1000 * (100 - KL_LEASE_MARGIN_PCT) / 100;
+    uint64_t confirmed;
+
+    if (g->lead_term == 0 || !g->ready || g->dead || g->closing ||
+        g->lease_off_term == g->lead_term) {
         kl_group_lease_drop(g);
         return;
     }
-    /* times[n / 2]: the last one that a majority has reached. */
-    atomic_store(&g->lease_until_us, times[n / 2] + span);
+    confirmed = kl_group_majority_us(g, false);
+    if (confirmed == 0) {
+        kl_group_lease_drop(g);
+        return;
+    }
+    atomic_store(&g->lease_until_us, confirmed + span);
 }
 
 /* ---- reads ---- */
@@ -174,7 +185,8 @@ enum kl_status kl_group_read_end(struct kl_group *g, struct kl_read *read)
     return held ? KL_OK : KL_UNAVAILABLE;
 }
 
-enum kl_status kl_group_read_local(struct kl_group *g, struct kl_read *read)
+/* Any replica's store; the caller knows what that is worth. */
+static enum kl_status read_here(struct kl_group *g, struct kl_read *read)
 {
     enum kl_status st;
 
@@ -188,6 +200,33 @@ enum kl_status kl_group_read_local(struct kl_group *g, struct kl_read *read)
         kl_group_gate_leave(g);
     }
     return st;
+}
+
+enum kl_status kl_group_read_local(struct kl_group *g, struct kl_read *read)
+{
+    return read_here(g, read);
+}
+
+enum kl_status kl_group_read_confirmed(struct kl_group *g, struct kl_read *read)
+{
+    return read_here(g, read);
+}
+
+/* The age is taken before the snapshot: what is applied in between only makes it younger. Under the
+ * lease nothing can have been acknowledged elsewhere, so the leader's own state is of now. */
+enum kl_status kl_group_read_stale(struct kl_group *g, struct kl_read *read)
+{
+    uint64_t now = kl_group_now_us(g);
+
+    read->fresh_us = atomic_load(&g->lease_until_us) > now ? now : atomic_load(&g->fresh_us);
+    return read->fresh_us == 0 ? KL_UNAVAILABLE : read_here(g, read);
+}
+
+uint64_t kl_group_read_age_us(struct kl_group *g, const struct kl_read *read)
+{
+    uint64_t now = kl_group_now_us(g);
+
+    return now > read->fresh_us ? now - read->fresh_us : 0;
 }
 
 void kl_group_read_local_end(struct kl_group *g, struct kl_read *read)

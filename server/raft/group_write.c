@@ -336,6 +336,10 @@ void kl_group_write_turn(struct kl_group *g)
             break;
         }
     }
+    /* On a long link nothing else may happen before the entries under way come back. */
+    if (!g->dead && g->queue != NULL && g->flights_bytes < KL_INFLIGHT_BYTES_MAX) {
+        kl_group_due(g, g->proposed_us + KL_GATHER_US);
+    }
 }
 
 enum kl_status kl_group_propose(struct kl_group *g, struct kl_proposal *p)

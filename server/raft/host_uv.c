@@ -59,6 +59,7 @@ struct kl_host_uv {
     uv_async_t async;
     uv_prepare_t prepare;
     uv_idle_t idle;
+    uv_timer_t timer; /* for what gathers in the group */
     struct raft_io io;
     struct raft_uv_transport transport;
     bool io_open, again;
@@ -364,6 +365,26 @@ static void on_idle(uv_idle_t *idle)
     (void)idle; /* it only keeps the loop from sleeping */
 }
 
+static void on_timer(uv_timer_t *timer)
+{
+    (void)timer; /* the turn is on_prepare's */
+}
+
+/* The group wants a turn before anything else may happen. */
+static void timer_set(struct kl_host_uv *h)
+{
+    uint64_t due_us = kl_group_due_us(h->group);
+    uint64_t now_us = kl_real_clock.mono_us(kl_real_clock.ctx);
+
+    if (due_us == 0) {
+        (void)uv_timer_stop(&h->timer);
+        return;
+    }
+    uv_update_time(&h->loop);
+    (void)uv_timer_start(&h->timer, on_timer, due_us > now_us ? (due_us - now_us + 999) / 1000 : 1,
+                         0);
+}
+
 /* Before the loop sleeps: everything that became possible since. */
 static void on_prepare(uv_prepare_t *prepare)
 {
@@ -373,6 +394,7 @@ static void on_prepare(uv_prepare_t *prepare)
     tasks_run(h);
     if (atomic_load(&h->running)) {
         kl_group_turn(h->group);
+        timer_set(h);
     }
     if (h->again) {
         (void)uv_idle_start(&h->idle, on_idle);
@@ -391,6 +413,7 @@ static void group_closed(void *arg)
     uv_close((uv_handle_t *)&h->async, NULL);
     uv_close((uv_handle_t *)&h->prepare, NULL);
     uv_close((uv_handle_t *)&h->idle, NULL);
+    uv_close((uv_handle_t *)&h->timer, NULL);
 }
 
 static void stop(void *arg)
@@ -499,6 +522,7 @@ static void *thread_main(void *arg)
         uv_close((uv_handle_t *)&h->async, NULL);
         uv_close((uv_handle_t *)&h->prepare, NULL);
         uv_close((uv_handle_t *)&h->idle, NULL);
+        uv_close((uv_handle_t *)&h->timer, NULL);
     }
     (void)uv_run(&h->loop, UV_RUN_DEFAULT);
     if (st != KL_OK) {
@@ -540,7 +564,8 @@ static void host_free(struct kl_host_uv *h)
 static bool loop_init(struct kl_host_uv *h)
 {
     if (uv_loop_init(&h->loop) != 0 || uv_async_init(&h->loop, &h->async, on_async) != 0 ||
-        uv_prepare_init(&h->loop, &h->prepare) != 0 || uv_idle_init(&h->loop, &h->idle) != 0) {
+        uv_prepare_init(&h->loop, &h->prepare) != 0 || uv_idle_init(&h->loop, &h->idle) != 0 ||
+        uv_timer_init(&h->loop, &h->timer) != 0) {
         return false;
     }
     h->async.data = h;

@@ -345,11 +345,15 @@ enum kl_status kl_message_decode(uint64_t from_node, const Kluis__Peer__Message 
     case KLUIS__PEER__MESSAGE__BODY_APPEND_ENTRIES:
         m.type = RAFT_APPEND_ENTRIES;
         x.sent_us = in->append_entries->sent_us;
+        x.fresh_us = in->append_entries->fresh_us;
+        x.echo = in->append_entries->echo;
+        x.held_us = in->append_entries->held_us;
         st = decode_append(in->append_entries, &m);
         break;
     case KLUIS__PEER__MESSAGE__BODY_APPEND_ENTRIES_RESULT:
         m.type = RAFT_APPEND_ENTRIES_RESULT;
         x.sent_us = in->append_entries_result->sent_us;
+        x.stamp = in->append_entries_result->stamp;
         st = decode_append_result(in->append_entries_result, &m);
         break;
     case KLUIS__PEER__MESSAGE__BODY_REQUEST_VOTE:
@@ -408,6 +412,9 @@ static enum kl_status encode_append(const struct raft_append_entries *a,
     body.prev_log_term = first == 0 ? a->prev_log_term : a->entries[first - 1].term;
     body.leader_commit = a->leader_commit;
     body.sent_us = extra->sent_us;
+    body.fresh_us = extra->fresh_us;
+    body.echo = extra->echo;
+    body.held_us = extra->held_us;
     if (n != 0) {
         entries = kl_calloc(n, sizeof *entries);
         list = kl_calloc(n, sizeof(Kluis__Peer__Entry *));
@@ -511,6 +518,7 @@ enum kl_status kl_message_encode(const struct raft_message *in,
         result.features = in->append_entries_result.features;
         result.capacity = in->append_entries_result.capacity;
         result.sent_us = extra->sent_us;
+        result.stamp = extra->stamp;
         m.body_case = KLUIS__PEER__MESSAGE__BODY_APPEND_ENTRIES_RESULT;
         m.append_entries_result = &result;
         return kl_message_pack(&m, out);
@@ -537,5 +545,6 @@ bool kl_message_is_counted(struct kl_bytes message)
     unsigned field = message.len == 0 ? 0 : message.ptr[0] >> 3;
 
     return field == KLUIS__PEER__MESSAGE__BODY_APPEND_ENTRIES_RESULT ||
-           field == KLUIS__PEER__MESSAGE__BODY_REQUEST_VOTE_RESULT;
+           field == KLUIS__PEER__MESSAGE__BODY_REQUEST_VOTE_RESULT ||
+           field == KLUIS__PEER__MESSAGE__BODY_CONFIRMED;
 }

@@ -19,6 +19,9 @@ extern const char kl_message_address[];
 /* What travels with a Raft message and is not raft's. */
 struct kl_message_extra {
     uint64_t sent_us; /* AppendEntries: when sent; its result: the echo */
+    /* AppendEntries: as in proto/peer.proto. */
+    uint64_t fresh_us, echo, held_us;
+    uint64_t stamp; /* result */
 };
 
 /* The unpacked message, or KL_PROTOCOL, KL_TOO_LARGE, KL_NO_MEMORY. Free with
@@ -44,7 +47,7 @@ KL_MUST_USE enum kl_status kl_message_encode(const struct raft_message *m,
 KL_MUST_USE enum kl_status kl_message_pack(const Kluis__Peer__Message *m, struct kl_buf *out);
 
 /* Is this packed kluis.peer.Message one that is counted towards a majority: the answer to
- * AppendEntries or to RequestVote? Looks at its first byte only. */
+ * AppendEntries, to RequestVote or to Confirm? Looks at its first byte only. */
 bool kl_message_is_counted(struct kl_bytes message);
 
 #endif
