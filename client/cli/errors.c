@@ -33,6 +33,7 @@ int kl_cli_exit_of(enum kluis_status status)
     case KLUIS_EXPIRED:
     case KLUIS_CANCELLED:
     case KLUIS_CLOSED:
+    case KLUIS_TOO_OLD:
         return KL_CLI_UNAVAILABLE;
     case KLUIS_INVALID_ARGUMENT:
     case KLUIS_TOO_LARGE:
@@ -112,6 +113,9 @@ static const struct advice advices[] = {
     {KLUIS_NOT_LEADER, NULL, NULL, "does a majority of the nodes run? kluis cluster status"},
     {KLUIS_TIMEOUT, NULL, NULL,
      "try again, with a longer --timeout; kluis health tells who serves"},
+    {KLUIS_TOO_OLD, NULL, NULL,
+     "no leader can be heard: allow a greater --max-age, or wait until kluis cluster status shows "
+     "one"},
     {KLUIS_EXPIRED, NULL, NULL, "nothing was done: try again, with a longer --timeout"},
     {KLUIS_SEALED, NULL, NULL, "the node has no seal key: check seal_file in its configuration"},
     {KLUIS_NO_SPACE, NULL, NULL, "make space on the disks of the nodes; reads go on meanwhile"},

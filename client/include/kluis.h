@@ -56,6 +56,7 @@ enum kluis_status {
     KLUIS_PROTOCOL = 34,
     KLUIS_CLOSED = 35,
     KLUIS_INTERNAL = 36,
+    KLUIS_TOO_OLD = 37,
 };
 
 /* "NOT_FOUND"; static. */

@@ -47,6 +47,14 @@ struct kl_work {
     ProtobufCMessage *request;
     struct kl_read read;
 
+    /* Consistency (read.c). */
+    struct kl_group *wants; /* whose leader must be confirmed before the call goes on; NULL */
+    struct kl_group *confirmed[2]; /* directory and home group, once it was */
+    unsigned confirmed_n;
+    struct kl_confirm confirm;
+    uint64_t age_us; /* of what a stale read saw */
+    bool fresh;      /* the cache of vault names was wrong */
+
     struct kl_group *hint; /* whose leader to name with NOT_LEADER */
     bool cached;           /* the group comes from the cache of vault names */
     unsigned replans;
@@ -105,6 +113,7 @@ struct kl_dispatch {
     struct kl_runner runners[KL_RUNNERS_MAX];
 
     struct kl_vault_cache cache;
+    const char *region; /* this node's; "" when the configuration does not say */
     pthread_t sweeper;
     int wake[2];          /* a pipe that ends the sweeper's wait */
     atomic_size_t taking; /* calls that take room: those that are active and not answered yet */
@@ -153,6 +162,24 @@ KL_MUST_USE enum kl_status kl_find_group(struct kl_work *w, bool fresh);
 void kl_vault_cache_init(struct kl_vault_cache *c);
 void kl_vault_cache_done(struct kl_vault_cache *c);
 
+/* ---- read.c ---- */
+
+/* Is what the envelope asks of a read possible? */
+KL_MUST_USE enum kl_status kl_read_check(struct kl_work *w);
+/*
+ * Opens a read of the group as the call asks for it. When w->wants is set afterwards the leader
+ * must be confirmed first (kl_read_confirm), and then the group is to be found again.
+ */
+KL_MUST_USE enum kl_status kl_read_open(struct kl_work *w, struct kl_group *group,
+                                        struct kl_read *read);
+/* Must follow. Not KL_OK: what was read is not good enough, drop it. */
+KL_MUST_USE enum kl_status kl_read_close(struct kl_work *w, struct kl_group *group,
+                                         struct kl_read *read);
+/* Asks for w->wants. KL_OK: the call waits and must not be touched any more. */
+KL_MUST_USE enum kl_status kl_read_confirm(struct kl_work *w);
+/* It has come: the outcome. */
+KL_MUST_USE enum kl_status kl_read_was_confirmed(struct kl_work *w);
+
 /* ---- remote.c ---- */
 
 /* Parks the call and asks the leader of plan->group; moves plan->command. */
@@ -172,8 +199,15 @@ struct kl_reply_facts {
 };
 /* A packed Reply without payload, without any allocation; returns its length. */
 size_t kl_reply_pack_error(const struct kl_reply_facts *facts, uint8_t out[KL_REPLY_ERROR_MAX]);
+/* Who answers. */
+struct kl_reply_from {
+    uint64_t node_id;
+    const char *region;
+    uint64_t age_ms; /* of a stale read */
+    uint64_t server_time_ms;
+};
 /* Appends a packed Reply with the response as its payload. */
-KL_MUST_USE enum kl_status kl_reply_pack_ok(uint64_t server_time_ms,
+KL_MUST_USE enum kl_status kl_reply_pack_ok(const struct kl_reply_from *from,
                                             const ProtobufCMessage *response, struct kl_buf *out);
 
 #endif

@@ -155,6 +155,12 @@ static struct kl_work *dequeue(struct kl_dispatch *d)
     d->head = w->next;
     if (d->head == NULL) {
         d->tail = &d->head;
+        d->region = "";
+        for (size_t i = 0; i < d->o.node->nodes_n; i++) {
+            if (d->o.node->nodes[i].node_id == d->o.node->node_id) {
+                d->region = d->o.node->nodes[i].region;
+            }
+        }
     }
     d->queued--;
     d->taken++;

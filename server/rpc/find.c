@@ -73,7 +73,7 @@ static enum kl_status claim_group(const struct kl_view *view, const char *name, 
     return st;
 }
 
-/* The directory as this replica has it; when it does not know the name, as its leader has it. */
+/* The directory as this replica has it; when it does not know the name, as the call wants to read. */
 static enum kl_status ask_directory(struct kl_work *w, const char *name, uint16_t *group)
 {
     const struct kl_node_view *node = w->d->o.node;
@@ -95,12 +95,12 @@ static enum kl_status ask_directory(struct kl_work *w, const char *name, uint16_
     if (st != KL_NOT_FOUND && st != KL_VAULT_NOT_FOUND) {
         return st;
     }
-    st = kl_group_read_begin(directory, &read);
+    st = kl_read_open(w, directory, &read);
     if (st != KL_OK) {
         return st; /* NOT_LEADER: the directory's leader knows */
     }
     st = claim_group(&read.view, name, group);
-    ended = kl_group_read_end(directory, &read);
+    ended = kl_read_close(w, directory, &read);
     if (ended != KL_OK) {
         return ended;
     }

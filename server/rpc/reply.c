@@ -15,6 +15,7 @@ static uint32_t retry_after_ms(enum kl_status st)
         return 10 * KL_RETRY_AFTER_MS;
     case KL_UNAVAILABLE:
     case KL_SEALED:
+    case KL_TOO_OLD:
         return KL_RETRY_SOON_MS;
     default:
         return 0;
@@ -72,7 +73,7 @@ static size_t put_varint(uint8_t *p, uint64_t v)
 }
 
 /* The payload is packed in place behind the other fields: a value is copied once, not twice. */
-enum kl_status kl_reply_pack_ok(uint64_t server_time_ms, const ProtobufCMessage *response,
+enum kl_status kl_reply_pack_ok(const struct kl_reply_from *from, const ProtobufCMessage *response,
                                 struct kl_buf *out)
 {
     Kluis__V1__Reply reply = KLUIS__V1__REPLY__INIT;
@@ -84,7 +85,10 @@ enum kl_status kl_reply_pack_ok(uint64_t server_time_ms, const ProtobufCMessage 
     enum kl_status st;
 
     reply.status = text(kl_status_name(KL_OK));
-    reply.server_time_ms = server_time_ms;
+    reply.server_time_ms = from->server_time_ms;
+    reply.age_ms = from->age_ms;
+    reply.node_id = from->node_id;
+    reply.region = text(from->region);
     size = kluis__v1__reply__get_packed_size(&reply);
     head[0] = PAYLOAD_FIELD << 3 | WIRE_BYTES;
     head_len = 1 + put_varint(head + 1, payload);

@@ -79,7 +79,14 @@ static void reply(struct kl_runner *r, struct kl_work *w, enum kl_status *status
     struct kl_bytes packed = {error, 0};
 
     if (*status == KL_OK) {
-        *status = kl_reply_pack_ok(time_ms, w->call.response, &r->scratch);
+        const struct kl_reply_from from = {
+            .node_id = w->d->o.node->node_id,
+            .region = w->d->region,
+            .age_ms = (w->age_us + 999) / 1000,
+            .server_time_ms = time_ms,
+        };
+
+        *status = kl_reply_pack_ok(&from, w->call.response, &r->scratch);
         packed = kl_buf_bytes(&r->scratch);
     }
     if (*status != KL_OK) {
@@ -210,7 +217,7 @@ static enum kl_status check_envelope(struct kl_work *w)
         return kl_call_field(&w->call, KL_INVALID_ARGUMENT, "deadline_ms",
                              "1 to 60000; 0 means 30000");
     }
-    return KL_OK;
+    return kl_read_check(w);
 }
 
 /* A write carries its id, so that it is never done twice, and a time after which it is not done. */
@@ -343,7 +350,7 @@ static enum kl_status prepare(struct kl_work *w)
 
 /* ---- plans ---- */
 
-/* The route's plan, inside a linearizable read when it needs one. */
+/* The route's plan, inside a read when it needs one. */
 static enum kl_status plan_read(struct kl_work *w, struct kl_plan *plan)
 {
     enum kl_status ended;
@@ -352,14 +359,14 @@ static enum kl_status plan_read(struct kl_work *w, struct kl_plan *plan)
     if (!w->call.route->barrier) {
         return w->call.route->plan(&w->call, plan);
     }
-    st = kl_group_read_begin(w->call.group, &w->read);
+    st = kl_read_open(w, w->call.group, &w->read);
     if (st != KL_OK) {
         return st;
     }
     w->call.read = &w->read;
     st = w->call.route->plan(&w->call, plan);
     w->call.read = NULL;
-    ended = kl_group_read_end(w->call.group, &w->read);
+    ended = kl_read_close(w, w->call.group, &w->read);
     return ended == KL_OK ? st : ended; /* what was read may be old: drop it */
 }
 
@@ -374,8 +381,20 @@ static enum kl_status plan_first(struct kl_work *w, struct kl_plan *plan)
     kl_buf_wipe(&plan->command);
     *plan = (struct kl_plan){.step = KL_STEP_REPLY};
     forget(w);
+    w->fresh = true;
     st = kl_find_group(w, true);
     return st == KL_OK ? plan_read(w, plan) : st;
+}
+
+/* The leader that the call wants confirmed is: from the group on once more, or it ends. */
+static enum kl_status plan_confirmed(struct kl_work *w, struct kl_plan *plan)
+{
+    enum kl_status st = kl_read_was_confirmed(w);
+
+    if (st == KL_OK) {
+        st = kl_find_group(w, w->fresh);
+    }
+    return st == KL_OK ? plan_first(w, plan) : st;
 }
 
 static void proposal_done(struct kl_proposal *p, enum kl_status status, uint64_t index,
@@ -478,10 +497,18 @@ void kl_serve(struct kl_runner *r, struct kl_work *w)
             kl_runner_flush(r);
         }
         st = st == KL_OK ? plan_first(w, &plan) : st;
+    } else if (w->wants != NULL) {
+        st = plan_confirmed(w, &plan);
     } else {
         st = w->then(&w->call, w->outcome, kl_buf_bytes(&w->result), &plan);
     }
     for (;;) {
+        if (w->wants != NULL) {
+            st = kl_read_confirm(w);
+            if (st == KL_OK) {
+                return;
+            }
+        }
         if (carry_out(w, &plan, &st, &again)) {
             return;
         }

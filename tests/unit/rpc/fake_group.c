@@ -19,7 +19,9 @@ struct fake_store {
     pthread_cond_t changed;
     struct kl_mail *head, **tail;
     size_t waiting;
-    uint64_t leader, index, entries;
+    uint64_t leader, index, entries, confirms;
+    uint64_t age_us[FIX_NODES];
+    enum kl_status confirm;
     bool held, ending;
     unsigned failing_reads, refusals;
     enum kl_status refusal;
@@ -192,6 +194,24 @@ void fake_store_fail_reads(struct fake_store *s, unsigned n)
     WITH_LOCK(s, s->failing_reads = n);
 }
 
+void fake_store_age(struct fake_store *s, uint64_t node_id, uint64_t us)
+{
+    WITH_LOCK(s, s->age_us[node_id - 1] = us);
+}
+
+void fake_store_confirm(struct fake_store *s, enum kl_status st)
+{
+    WITH_LOCK(s, s->confirm = st);
+}
+
+uint64_t fake_store_confirms(struct fake_store *s)
+{
+    uint64_t n;
+
+    WITH_LOCK(s, n = s->confirms);
+    return n;
+}
+
 void fake_store_refuse(struct fake_store *s, unsigned n, enum kl_status st)
 {
     WITH_LOCK(s, (s->refusals = n, s->refusal = st));
@@ -334,6 +354,40 @@ enum kl_status kl_group_read_end(struct kl_group *group, struct kl_read *read)
 }
 
 enum kl_status kl_group_read_local(struct kl_group *group, struct kl_read *read)
+{
+    return open_read(group->s, read);
+}
+
+enum kl_status kl_group_read_stale(struct kl_group *group, struct kl_read *read)
+{
+    WITH_LOCK(group->s, read->fresh_us = group->s->age_us[group->node_id - 1]);
+    return read->fresh_us == UINT64_MAX ? KL_UNAVAILABLE : open_read(group->s, read);
+}
+
+uint64_t kl_group_read_age_us(struct kl_group *group, const struct kl_read *read)
+{
+    (void)group;
+    return read->fresh_us;
+}
+
+enum kl_status kl_group_confirm(struct kl_group *group, struct kl_confirm *c)
+{
+    enum kl_status st;
+    uint64_t leader;
+
+    WITH_LOCK(group->s, (st = group->s->confirm, leader = group->s->leader));
+    WITH_LOCK(group->s, group->s->confirms++);
+    if (st == KL_EXHAUSTED) {
+        return st;
+    }
+    if (leader != group->node_id) {
+        st = leader == 0 ? KL_UNAVAILABLE : KL_NOT_LEADER;
+    }
+    c->done(c, st);
+    return KL_OK;
+}
+
+enum kl_status kl_group_read_confirmed(struct kl_group *group, struct kl_read *read)
 {
     return open_read(group->s, read);
 }

@@ -338,6 +338,8 @@ struct kl_buf fix_pack(struct fix *f, const struct ask *ask)
         c.request_id.len = ask->request_id_len == 0 ? KL_ID_LEN : ask->request_id_len;
     }
     c.deadline_ms = ask->deadline_ms;
+    c.consistency = ask->consistency;
+    c.max_age_ms = ask->max_age_ms;
     c.expires_ms = ask->expires_ms;
     auth.key = key;
     auth.value = (char *)(uintptr_t)(ask->token == NULL ? f->token : ask->token);

@@ -28,6 +28,11 @@ void fake_store_hold(struct fake_store *s, bool held);
 size_t fake_store_waiting(struct fake_store *s);
 /* The next n ends of a linearizable read fail. */
 void fake_store_fail_reads(struct fake_store *s, unsigned n);
+/* Age of what a node's replica holds, for stale reads; UINT64_MAX: it does not know. */
+void fake_store_age(struct fake_store *s, uint64_t node_id, uint64_t us);
+/* What majorities answer from now on. */
+void fake_store_confirm(struct fake_store *s, enum kl_status st);
+uint64_t fake_store_confirms(struct fake_store *s); /* rounds so far */
 /* The next n proposals are refused at once with this status. */
 void fake_store_refuse(struct fake_store *s, unsigned n, enum kl_status st);
 /* Before the next proposal is applied fn runs on the group's thread (to change things under it). */
@@ -90,7 +95,9 @@ struct ask {
     uint64_t expires_ms;
     uint64_t from_node;
     struct kl_bytes payload; /* instead of request */
-    struct node *node;       /* NULL: the first */
+    Kluis__V1__Consistency consistency;
+    uint32_t max_age_ms;
+    struct node *node; /* NULL: the first */
 };
 
 struct answer {

@@ -347,15 +347,20 @@ TEST(reply, payload)
         Kluis__V1__SecretBackupResponse *out;
         Kluis__V1__Reply *r;
         struct kl_buf packed = KL_BUF(KL_MESSAGE_MAX);
+        const struct kl_reply_from from = {
+            .node_id = 7, .region = "west", .age_ms = 250, .server_time_ms = 12345};
 
         in.blob.len = sizes[i];
         in.blob.data = calloc(1, sizes[i] + 1);
         CHECK(in.blob.data != NULL);
         memset(in.blob.data, 'x', sizes[i]);
-        CHECK_OK(kl_reply_pack_ok(12345, &in.base, &packed));
+        CHECK_OK(kl_reply_pack_ok(&from, &in.base, &packed));
         r = kluis__v1__reply__unpack(NULL, packed.len, packed.ptr);
         CHECK(r != NULL);
         CHECK_EQ(r->server_time_ms, 12345);
+        CHECK_EQ(r->age_ms, 250);
+        CHECK_EQ(r->node_id, 7);
+        CHECK_STR(r->region, "west");
         out = kluis__v1__secret_backup_response__unpack(NULL, r->payload.len, r->payload.data);
         CHECK(out != NULL);
         CHECK_EQ(out->blob.len, sizes[i]);
