@@ -6,9 +6,33 @@
 enum { CALL_MS = 5000 };
 
 struct waiting {
+    struct kl_node *node;
+    uint16_t group;
     kl_finisher_reply_fn done;
     void *arg;
 };
+
+/* The leader of a group, as known; of one that is not held here, as its members have said. */
+static uint64_t leader_of(struct kl_node *node, uint16_t group)
+{
+    struct kl_host_uv *host = kl_node_host(node, group);
+    uint64_t told = group < KL_GROUPS_MAX ? atomic_load(&node->told_leader[group]) : 0;
+
+    if (host != NULL) {
+        return kl_group_leader(kl_host_uv_group(host));
+    }
+    return told != 0 ? told : kl_find_member(&node->view, group);
+}
+
+/* What an answer says about it, for the next call. */
+static void learn(struct waiting *w, enum kl_status status, const Kluis__V1__Reply *reply)
+{
+    bool hinted = status == KL_NOT_LEADER && reply != NULL && reply->leader != NULL;
+
+    if (w->group < KL_GROUPS_MAX && status != KL_OK) {
+        atomic_store(&w->node->told_leader[w->group], hinted ? reply->leader->node_id : 0);
+    }
+}
 
 static void finish(struct waiting *w, enum kl_status status, struct kl_bytes packed)
 {
@@ -24,6 +48,7 @@ static void finish(struct waiting *w, enum kl_status status, struct kl_bytes pac
     if (status == KL_OK) {
         payload = kl_bytes_of(reply->payload.data, reply->payload.len);
     }
+    learn(w, status, reply);
     w->done(w->arg, status, payload);
     kl_pb_wipe_free((ProtobufCMessage *)reply, &kl_pb_allocator);
     kl_free(w);
@@ -60,8 +85,7 @@ static enum kl_status call_leader(void *ctx, uint16_t group, const char *method,
                                   struct kl_bytes request, kl_finisher_reply_fn done, void *arg)
 {
     struct kl_node *node = ctx;
-    struct kl_host_uv *host = kl_node_host(node, group);
-    uint64_t leader = host == NULL ? 0 : kl_group_leader(kl_host_uv_group(host));
+    uint64_t leader = leader_of(node, group);
     struct kl_buf packed = KL_BUF(KL_CLIENT_REQUEST_MAX);
     struct waiting *w = NULL;
     enum kl_status st = KL_UNAVAILABLE;
@@ -75,7 +99,7 @@ static enum kl_status call_leader(void *ctx, uint16_t group, const char *method,
         st = st == KL_OK ? KL_NO_MEMORY : st;
         goto out;
     }
-    *w = (struct waiting){done, arg};
+    *w = (struct waiting){node, group, done, arg};
     if (leader == node->view.node_id) {
         const struct kl_origin origin = {
             .from_node = leader, .remote = "self", .reply = local_reply, .arg = w};

@@ -66,6 +66,8 @@ struct kl_node {
     atomic_bool told_refused;               /* that the directory waits to be accepted */
     atomic_bool unsealed;                   /* never on a witness */
     atomic_bool stopping;
+    atomic_ullong
+        told_leader[KL_GROUPS_MAX]; /* of groups not held here, as members said; 0 = none */
 };
 
 /* Group id -> running host, or NULL. Any thread. */

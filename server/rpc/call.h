@@ -56,7 +56,9 @@ struct kl_work {
     bool fresh;      /* the cache of vault names was wrong */
 
     struct kl_group *hint; /* whose leader to name with NOT_LEADER */
-    bool cached;           /* the group comes from the cache of vault names */
+    bool elsewhere;        /* or: the group is not held here */
+    uint16_t elsewhere_id;
+    bool cached; /* the group comes from the cache of vault names */
     unsigned replans;
 
     /* What it waits for and what came of it. */
@@ -65,6 +67,10 @@ struct kl_work {
     struct kl_proposal proposal;
     enum kl_status outcome;
     struct kl_buf result;
+    struct kl_buf remote; /* a packed call to another node */
+    uint64_t remote_to;
+    uint64_t remote_next; /* who is to be asked instead; 0 = nobody */
+    unsigned remote_hops;
 };
 
 /* Names of vaults whose home group is known: an entry may be wrong once a vault was purged. */
@@ -184,6 +190,8 @@ KL_MUST_USE enum kl_status kl_read_was_confirmed(struct kl_work *w);
 
 /* Parks the call and asks the leader of plan->group; moves plan->command. */
 void kl_remote_start(struct kl_work *w, struct kl_plan *plan);
+/* The same of w->remote_next. */
+void kl_remote_again(struct kl_work *w);
 
 /* ---- reply.c ---- */
 

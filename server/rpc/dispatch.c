@@ -287,6 +287,7 @@ static struct kl_work *work_new(struct kl_dispatch *d, struct kl_buf *packed,
     w->arrived_us = now_us;
     w->deadline_us = now_us + deadline_ms * UINT64_C(1000);
     w->result = KL_BUF(KL_COMMAND_MAX);
+    w->remote = KL_BUF(KL_CLIENT_REQUEST_MAX + KL_REPLY_ERROR_MAX);
     return w;
 }
 

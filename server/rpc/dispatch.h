@@ -65,6 +65,10 @@ void kl_dispatch_call(struct kl_dispatch *d, struct kl_buf *packed, const struct
 void kl_dispatch_calls(struct kl_dispatch *d, struct kl_buf *packed,
                        const struct kl_origin *origins, size_t n);
 
+/* [any] A node that serves calls of a group which is not held here: one that is connected, at home if there
+ * is one; 0 = nobody. It may not lead, but knows who does. */
+uint64_t kl_find_member(const struct kl_node_view *node, uint16_t id);
+
 struct kl_dispatch_counters {
     uint64_t calls, errors, refused, active, reads, writes;
 };

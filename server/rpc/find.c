@@ -51,14 +51,45 @@ static void cache_put(struct kl_vault_cache *c, const char *folded, uint16_t gro
 
 /* ---- groups ---- */
 
-/* A group this node should hold: NULL only while it is being opened or closed. */
+uint64_t kl_find_member(const struct kl_node_view *node, uint16_t id)
+{
+    const char *home = node->placement(node->ctx, id).home;
+    uint64_t best = 0;
+    int best_rank = -1;
+
+    for (size_t i = 0; i < node->nodes_n; i++) {
+        const struct kl_node_info *n = &node->nodes[i];
+        bool at_home = home != NULL && n->region != NULL && strcmp(n->region, home) == 0;
+        int rank;
+
+        if (n->witness || n->node_id == node->node_id || !node->votes(node->ctx, id, n->node_id)) {
+            continue;
+        }
+        rank = (node->connected(node->ctx, n->node_id) ? 2 : 0) + (at_home ? 1 : 0);
+        if (rank > best_rank) {
+            best = n->node_id;
+            best_rank = rank;
+        }
+    }
+    return best;
+}
+
+/* A group this node holds, unless it is being opened or closed; or one that is held elsewhere. */
 static enum kl_status take_group(struct kl_work *w, uint16_t id)
 {
     const struct kl_node_view *node = w->d->o.node;
 
     w->call.group = node->group(node->ctx, id);
     w->hint = w->call.group;
-    return w->call.group == NULL ? KL_UNAVAILABLE : KL_OK;
+    if (w->call.group != NULL) {
+        return KL_OK;
+    }
+    if (node->votes(node->ctx, id, node->node_id)) {
+        return KL_UNAVAILABLE;
+    }
+    w->elsewhere = true;
+    w->elsewhere_id = id;
+    return KL_NOT_LEADER;
 }
 
 static enum kl_status claim_group(const struct kl_view *view, const char *name, uint16_t *group)

@@ -69,6 +69,11 @@ static size_t pack_error(const struct kl_work *w, enum kl_status status, uint64_
         facts.group = kl_group_id(w->hint);
         facts.leader_id = kl_group_leader(w->hint);
         facts.leader_address = address_of(w->d->o.node, facts.leader_id);
+    } else if (status == KL_NOT_LEADER && w->elsewhere && !w->stopped) {
+        facts.hint = true;
+        facts.group = w->elsewhere_id;
+        facts.leader_id = kl_find_member(w->d->o.node, w->elsewhere_id);
+        facts.leader_address = address_of(w->d->o.node, facts.leader_id);
     }
     return kl_reply_pack_error(&facts, out);
 }
@@ -143,6 +148,7 @@ static void release(struct kl_work *w)
     kl_pb_wipe_free((ProtobufCMessage *)w->envelope, &w->envelope_memory.allocator);
     kl_buf_wipe(&w->packed);
     kl_buf_wipe(&w->result);
+    kl_buf_wipe(&w->remote);
     kl_shared_release(w->auth);
     kl_shared_release(w->ring);
     kl_work_end(w);
@@ -489,6 +495,10 @@ void kl_serve(struct kl_runner *r, struct kl_work *w)
     }
     if (w->stopped) {
         finish(r, w, KL_UNAVAILABLE);
+        return;
+    }
+    if (w->remote_next != 0) {
+        kl_remote_again(w);
         return;
     }
     if (is_new(w)) {

@@ -100,7 +100,7 @@ static void *run(void *arg)
     while (!s->ending || s->head != NULL) {
         struct kl_mail *mail = s->head;
         void (*before)(void *) = s->before;
-        bool leads = s->leader == 1 || s->leader == 2;
+        bool leads = s->leader != 0;
 
         if (mail == NULL || (s->held && !s->ending)) {
             (void)pthread_cond_wait(&s->changed, &s->lock);
@@ -414,7 +414,7 @@ void kl_group_status(struct kl_group *group, struct kl_group_status *out)
         .state = kl_group_leader(group) == group->node_id ? 3 : 1,
         .term = 7,
         .last_index = fake_store_index(group->s),
-        .members_n = FIX_NODES,
+        .members_n = 2,
         .members = {{.node_id = 1, .role = 1, .match_index = 5, .address = "1"},
                     {.node_id = 2, .role = 0, .match_index = 4, .lag_ms = 70, .address = "2"}},
     };

@@ -9,6 +9,7 @@ static const uint16_t group_ids[] = {0, 1, 2};
 static const struct kl_node_info infos[] = {
     {1, "one", "north", "127.0.0.1:1001", false},
     {2, "two", "south", "127.0.0.1:1002", false},
+    {3, "three", "south", "127.0.0.1:1003", false},
 };
 
 /* ---- clock ---- */
@@ -36,7 +37,7 @@ static struct kl_group *view_group(void *ctx, uint16_t id)
     struct node *n = ctx;
 
     for (size_t i = 0; i < n->view.groups_n; i++) {
-        if (group_ids[i] == id) {
+        if (group_ids[i] == id && (atomic_load(&n->lacks) >> id & 1) == 0) {
             return fake_store_group(n->f->stores[i], n->id);
         }
     }
@@ -53,10 +54,9 @@ static uint16_t view_place(void *ctx, const char *location, const uint8_t vault_
 
 static bool view_votes(void *ctx, uint16_t group, uint64_t node_id)
 {
-    (void)ctx;
-    (void)group;
-    (void)node_id;
-    return true;
+    struct node *n = ctx;
+
+    return (atomic_load(&n->f->nodes[node_id - 1].lacks) >> group & 1) == 0;
 }
 
 static struct kl_placement view_placement(void *ctx, uint16_t group)
@@ -200,7 +200,7 @@ static void make_node(struct fix *f, size_t i, size_t groups)
         .locations_n = groups - 1,
         .node_id = n->id,
         .nodes = infos,
-        .nodes_n = FIX_NODES,
+        .nodes_n = FIX_NODES - 1, /* the last one has joined since */
         .groups = group_ids,
         .groups_n = groups,
         .started_us = f->clock.mono_us(f),

@@ -14,7 +14,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { FIX_NODES = 2, FIX_GROUPS = 3, FIX_CALLS_MAX = 64, FIX_BYTES_MAX = 8 << 20 };
+enum { FIX_NODES = 3, FIX_GROUPS = 3, FIX_CALLS_MAX = 64, FIX_BYTES_MAX = 8 << 20 };
 
 /* ---- a group, shared by the nodes (fake_group.c) ---- */
 
@@ -59,6 +59,7 @@ struct node {
     atomic_bool sealed;
     atomic_int replaced;           /* node id of the last ReplaceNode */
     _Atomic uint64_t confirmed_ms; /* 0: not */
+    atomic_uint lacks;             /* bit per group that this node does not hold */
 };
 
 struct fix {

@@ -186,3 +186,72 @@ TEST(read, refusals)
     expect(f, 2, "vault", STALE, 0, KL_SEALED);
     fix_free(f);
 }
+
+/* ---- groups that are held elsewhere ---- */
+
+enum { NORTH = 1, SOUTH = 2 }; /* groups, and the regions of nodes 1 and 2 */
+
+/* A node without the vault's group names one that has it, for whatever is asked. */
+TEST(elsewhere, hint)
+{
+    struct fix *f = with_secret();
+    Kluis__V1__SecretSetRequest set = KLUIS__V1__SECRET_SET_REQUEST__INIT;
+    const struct ask write = {.method = SET, .request = &set.base, .node = &f->nodes[1]};
+    struct answer a;
+
+    set.vault = TEXT("vault");
+    set.name = TEXT("s");
+    atomic_store(&f->nodes[1].lacks, 1u << NORTH);
+    for (int i = 0; i < 4; i++) {
+        a = i == 3 ? fix_ask(f, &write) : read_as(f, 2, "vault", (Kluis__V1__Consistency)i, 0);
+        CHECK_STATUS(a.st, KL_NOT_LEADER);
+        CHECK_EQ(a.reply->leader->group, NORTH);
+        CHECK_EQ(a.reply->leader->node_id, 1);
+        CHECK_STR(a.reply->leader->address, "127.0.0.1:1001");
+        answer_free(&a);
+    }
+    /* Nobody has it: no hint is better than a wrong one. */
+    atomic_store(&f->nodes[0].lacks, 1u << NORTH);
+    a = read_as(f, 2, "vault", STALE, 0);
+    CHECK_STATUS(a.st, KL_NOT_LEADER);
+    CHECK_EQ(a.reply->leader->node_id, 0);
+    answer_free(&a);
+    fix_free(f);
+}
+
+static enum kl_status create_in(struct fix *f, const char *name, const char *location)
+{
+    Kluis__V1__VaultCreateRequest create = KLUIS__V1__VAULT_CREATE_REQUEST__INIT;
+    struct answer a;
+    enum kl_status st;
+
+    create.name = TEXT(name);
+    create.location = TEXT(location);
+    a = call(f, "/kluis.v1.Vaults/Create", &create.base);
+    st = a.st;
+    answer_free(&a);
+    return st;
+}
+
+/*
+ * The directory's leader makes a vault in a group that it does not hold: it asks a member, and goes on
+ * to whom that names; when they only name each other it ends.
+ */
+TEST(elsewhere, remote_step)
+{
+    struct fix *f = fix_new(2);
+
+    atomic_store(&f->nodes[0].lacks, 1u << SOUTH);
+    fake_store_lead(f->stores[2], 2);
+    CHECK_OK(create_in(f, "direct", "south"));
+    fake_store_lead(f->stores[2], 3); /* node 2, which is at home, names node 3 */
+    CHECK_OK(create_in(f, "hop", "south"));
+    fake_store_lead(f->stores[2], 1); /* whom nobody can mean */
+    CHECK_STATUS(create_in(f, "circle", "south"), KL_UNAVAILABLE);
+    fake_store_lead(f->stores[2], 0);
+    CHECK_STATUS(create_in(f, "nobody", "south"), KL_UNAVAILABLE);
+    atomic_store(&f->nodes[1].lacks, 1u << SOUTH);
+    atomic_store(&f->nodes[2].lacks, 1u << SOUTH);
+    CHECK_STATUS(create_in(f, "none", "south"), KL_UNAVAILABLE);
+    fix_free(f);
+}
