@@ -55,6 +55,7 @@ enum kl_cli_opt {
     KL_OPT_TO,
     KL_OPT_NODE_ID,
     KL_OPT_NODE,
+    KL_OPT_WATCH,
     /* Options of every command. */
     KL_OPT_ENDPOINT,
     KL_OPT_CA_FILE,

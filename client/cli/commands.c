@@ -84,7 +84,10 @@ static const struct kl_cli_use secret_download_uses[] = {
     {KL_OPT_FORCE, false, NULL},
 };
 
-static const struct kl_cli_use cluster_status_uses[] = {{KL_OPT_NODE, false, NULL}};
+static const struct kl_cli_use cluster_status_uses[] = {
+    {KL_OPT_NODE, false, "Only what this node knows; default: every node is asked."},
+    {KL_OPT_WATCH, false, NULL},
+};
 static const struct kl_cli_use cluster_digest_uses[] = {
     {KL_OPT_GROUP, false, "Raft group; default: all that the node holds."},
     {KL_OPT_NODE, false, "Ask just this node; default: every node of the cluster."},
@@ -202,8 +205,10 @@ const struct kl_cli_command kl_cli_commands[] = {
      "secret download --vault-name team --name tls --file - | openssl pkey -noout -text\n",
      USES(secret_download_uses), false, kl_cli_secret_download},
 
-    {"cluster", "status", "Show nodes, leaders, indexes and members as one node sees them", "",
-     "cluster status\ncluster status --node 127.0.0.1:7001 --output json\n",
+    {"cluster", "status", "Show regions, nodes, leaders, and who is behind",
+     "Every node that can be reached is asked.",
+     "cluster status\ncluster status --watch 2\ncluster status --node 127.0.0.1:7001 --output "
+     "json\n",
      USES(cluster_status_uses), false, kl_cli_cluster_status},
     {"cluster", "digest", "Compare the stored state of all nodes",
      "A digest covers all keys and values: nodes at the same applied index must have the same one. "

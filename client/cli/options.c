@@ -56,6 +56,8 @@ const struct kl_cli_option kl_cli_options[KL_OPT_N] = {
                         KL_NODE_ID_MAX, "Id of the node in the configuration."},
     [KL_OPT_NODE] = {KL_OPT_NODE, "--node", NULL, 0, KL_KIND_TEXT, "HOST:PORT", NULL, 0, 0,
                      "Ask just this node; default: any."},
+    [KL_OPT_WATCH] = {KL_OPT_WATCH, "--watch", NULL, 'w', KL_KIND_NUMBER, "SECONDS", NULL, 1, 3600,
+                      "Show it again every so many seconds, until interrupted."},
     [KL_OPT_ENDPOINT] = {KL_OPT_ENDPOINT, "--endpoint", NULL, 0, KL_KIND_LIST, "HOST:PORT,...",
                          NULL, 0, 0, "Client addresses of nodes; any of the cluster will do."},
     [KL_OPT_CA_FILE] = {KL_OPT_CA_FILE, "--ca-file", NULL, 0, KL_KIND_FILE, "FILE", NULL, 0, 0,

@@ -86,7 +86,7 @@ _kluis() {
     cluster)
         case $command in
         '') words="status digest transfer replace-node confirm-time" ;;
-        status) words="--node" ;;
+        status) words="--node --watch" ;;
         digest) words="--group --node" ;;
         transfer) words="--group --to" ;;
         replace-node) words="--node-id" ;;

@@ -25,6 +25,7 @@ enum {
     POLL_MS = 20,
     READY_MS = 60000,
     RUN_MS = 30000,
+    CLI_MS = 60000, /* the command line has its own deadline */
     TRY_MS = 2000,
     SHADOW_KIB = 1 << 30 /* address space that only sanitizers reserve */
 };
@@ -120,13 +121,13 @@ static void fake_clock_environment(const char *file, char text[FAKE_MAX][2 * PAT
 }
 
 /* fake: the file that says by how much the clock is off; NULL or empty: it is the machine's. */
-static pid_t spawn_at(const struct cluster *c, const char *const *words, const char *log,
-                      const char *fake)
+static pid_t spawn_program(const char *program, const char *const *words, const char *log,
+                           const char *fake)
 {
     char variables[FAKE_MAX][2 * PATH_LEN];
     char *environment[ENVIRON_MAX + FAKE_MAX + 1];
     size_t variables_n = 0;
-    const char *argv[WORDS_MAX] = {c->kluisd};
+    const char *argv[WORDS_MAX] = {program};
     char *out[WORDS_MAX];
     pid_t parent = getpid();
     pid_t pid;
@@ -159,7 +160,7 @@ static pid_t spawn_at(const struct cluster *c, const char *const *words, const c
             (void)dup2(fd, STDERR_FILENO);
             (void)dup2(fd, STDOUT_FILENO);
         }
-        (void)execve(c->kluisd, out, environment);
+        (void)execve(program, out, environment);
         _exit(127);
     }
     if (pid < 0) {
@@ -170,7 +171,7 @@ static pid_t spawn_at(const struct cluster *c, const char *const *words, const c
 
 static pid_t spawn(const struct cluster *c, const char *const *words, const char *log)
 {
-    return spawn_at(c, words, log, NULL);
+    return spawn_program(c->kluisd, words, log, NULL);
 }
 
 static int wait_exit(pid_t pid)
@@ -457,7 +458,8 @@ void cluster_start(struct cluster *c, unsigned node)
     struct node *n = &c->nodes[node];
 
     if (n->pid == 0) {
-        n->pid = spawn_at(c, (const char *[]){"--config", n->config, NULL}, n->log, n->clock);
+        n->pid = spawn_program(c->kluisd, (const char *[]){"--config", n->config, NULL}, n->log,
+                               n->clock);
     }
 }
 
@@ -500,6 +502,37 @@ int cluster_run_to(struct cluster *c, const char *log, const char *const *words,
                    unsigned timeout_ms)
 {
     return wait_until(spawn(c, words, log), timeout_ms);
+}
+
+int cluster_cli(struct cluster *c, const char *const *words, char *out, size_t out_len)
+{
+    char program[sizeof c->kluisd + 32];
+    char path[PATH_LEN];
+    char endpoints[CLUSTER_NODES_MAX * 128] = "";
+    size_t n = 0;
+    FILE *f;
+    int code;
+
+    (void)snprintf(program, sizeof program, "%.*s/../client/cli/kluis",
+                   (int)(strrchr(c->kluisd, '/') - c->kluisd), c->kluisd);
+    for (unsigned i = 0; i < c->n; i++) {
+        n += (size_t)snprintf(endpoints + n, sizeof endpoints - n, "%s%s", i == 0 ? "" : ",",
+                              c->nodes[i].client_address);
+    }
+    (void)snprintf(path, sizeof path, "%s/token", c->dir);
+    (void)setenv("KLUIS_ENDPOINT", endpoints, 1);
+    (void)setenv("KLUIS_CA_FILE", c->ca, 1);
+    (void)setenv("KLUIS_TOKEN_FILE", path, 1);
+    (void)snprintf(path, sizeof path, "%s/cli.out", c->dir);
+    (void)unlink(path);
+    code = wait_until(spawn_program(program, words, path, NULL), CLI_MS);
+    f = fopen(path, "r");
+    n = f == NULL ? 0 : fread(out, 1, out_len - 1, f);
+    out[n] = 0;
+    if (f != NULL) {
+        (void)fclose(f);
+    }
+    return code;
 }
 
 void cluster_signal(struct cluster *c, unsigned node, int signal_number)

@@ -58,6 +58,9 @@ int cluster_run_to(struct cluster *c, const char *log, const char *const *words,
 /* Sets a node's wall clock off by so much, "+0" or "-100d", now and for its later processes. Its
  * monotonic clock stays what it is. Takes a second or two. */
 void cluster_set_clock(struct cluster *c, unsigned node, const char *off);
+/* Runs the command line against all nodes: its exit code, and what it printed (both streams), cut to
+ * out_len - 1 bytes. */
+int cluster_cli(struct cluster *c, const char *const *words, char *out, size_t out_len);
 void cluster_signal(struct cluster *c, unsigned node, int signal_number);
 /* Waits for the process to end: exit code, or 128 + signal. Kills it after timeout_ms and gives -1. */
 int cluster_wait(struct cluster *c, unsigned node, unsigned timeout_ms);

@@ -113,6 +113,37 @@ TEST(regions, region_lost)
     cluster_free(c);
 }
 
+/* Anybody's one command shows every node, every group with its home, its mirror and its leader, and how
+ * far each member is behind, also while a node is down. */
+TEST(regions, status)
+{
+    const struct cluster_options options = cluster_paired();
+    struct cluster *c = cluster_new(&options);
+    static char out[65536];
+
+    cluster_kill(c, 3);
+    CHECK_EQ(cluster_cli(c, (const char *[]){"cluster", "status", NULL}, out, sizeof out), 0);
+    for (unsigned i = 0; i < 5; i++) {
+        CHECK(strstr(out, cluster_endpoint(c, i)) != NULL);
+    }
+    CHECK(strstr(out, "unreachable") != NULL);
+    CHECK(strstr(out, "witness") != NULL);
+    CHECK(strstr(out, "MIRROR") != NULL && strstr(out, "BEHIND_S") != NULL);
+    CHECK_EQ(cluster_cli(c,
+                         (const char *[]){"cluster", "status", "--query", "groups[].home",
+                                          "--output", "tsv", NULL},
+                         out, sizeof out),
+             0);
+    CHECK_STR(out, "west\nwest\neast\n");
+    CHECK_EQ(cluster_cli(c,
+                         (const char *[]){"cluster", "status", "--query", "groups[1].role",
+                                          "--output", "tsv", NULL},
+                         out, sizeof out),
+             0);
+    CHECK_STR(out, "leader\n"); /* whichever node was asked: the leader's word counts */
+    cluster_free(c);
+}
+
 /* The witness stores and votes and answers for itself, and holds no key: it serves no vault. */
 TEST(regions, witness)
 {

@@ -1,0 +1,29 @@
+/*
+ * What the commands about the cluster share: calls of the generated messages, and status as JSON.
+ */
+#ifndef KL_CLI_CLUSTER_H
+#define KL_CLI_CLUSTER_H
+
+#include "client/cli/cli.h"
+#include "common/alloc.h"
+
+#include "rpc.pb-c.h"
+
+enum { KL_CLI_PROBE_MS = 3000 }; /* for one node that may be down */
+
+/* A message of the generated code, packed, called, unpacked; *out: kl_pb_wipe_free. node: ask just this
+ * address; NULL: any. */
+enum kluis_status kl_cli_rpc(struct kl_cli *cli, const char *method, const void *request,
+                             bool write, const char *node, uint32_t timeout_ms,
+                             const ProtobufCMessageDescriptor *type, void **out);
+/* *out: kl_cli_status_free. */
+enum kluis_status kl_cli_status_get(struct kl_cli *cli, const char *node, uint32_t timeout_ms,
+                                    Kluis__V1__ClusterStatusResponse **out);
+void kl_cli_status_free(Kluis__V1__ClusterStatusResponse *status); /* NULL is allowed */
+json_t *kl_cli_status_json(const Kluis__V1__ClusterStatusResponse *status);
+json_t *kl_cli_clock_json(const Kluis__V1__ClockStatus *clock);
+
+json_t *kl_cli_integer(uint64_t n);
+void kl_cli_append(json_t *array, json_t *value); /* takes value */
+
+#endif
