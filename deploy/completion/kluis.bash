@@ -29,6 +29,7 @@ _kluis() {
     --to) return ;;
     --node-id) return ;;
     --node) return ;;
+    --watch | -w) return ;;
     --endpoint) return ;;
     --ca-file) compopt -o default; return ;;
     --token-file) compopt -o default; return ;;
