@@ -185,6 +185,7 @@
 #define KL_INSTALL_TIMEOUT_MS   2000        /* Raft asks again; an existing stream goes on */
 
 /* Clocks (server/runtime/cluster_clock.h has the rules). */
+#define KL_FAILBACK_MS         30000 /* a node at home is well for so long before it leads again */
 #define KL_CLOCK_ASK_MS        1000  /* nodes ask each other for their clocks */
 #define KL_CLOCK_FRESH_MS      10000 /* an older reading of a clock does not count */
 #define KL_CLOCK_ROUND_TRIP_MS 5000  /* neither does one that was under way for so long */

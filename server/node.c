@@ -246,6 +246,20 @@ static enum kl_status open_tls(struct kl_node *node, char *err, size_t err_len)
     return st != KL_OK ? st : kl_tls_new(KL_TLS_PEER, &files, &node->peer_tls, err, err_len);
 }
 
+static uint8_t node_distance(void *ctx, uint16_t group, uint64_t node_id)
+{
+    static const uint8_t distances[] = {[KL_NODE_HOME] = KL_DISTANCE_HOME,
+                                        [KL_NODE_PAIR] = KL_DISTANCE_PAIR,
+                                        [KL_NODE_WITNESS] = KL_DISTANCE_WITNESS};
+    const struct kl_node *node = ctx;
+    int i = kl_node_position(node, node_id);
+
+    return i < 0
+               ? KL_DISTANCE_PAIR
+               : distances[kl_topology_distance(&node->config, group, node->config.nodes[i].region,
+                                                node->config.nodes[i].witness)];
+}
+
 static enum kl_status open_group(struct kl_node *node, size_t i, char *err, size_t err_len)
 {
     const struct kl_config *c = &node->config;
@@ -260,6 +274,8 @@ static enum kl_status open_group(struct kl_node *node, size_t i, char *err, size
         .address = address,
         .dir = dir,
         .election_timeout_ms = c->election_timeout_ms,
+        .failback_after_ms = c->failback_after_ms,
+        .distance = node_distance,
         .cache_bytes = c->cache_bytes,
         /* Only with the cluster itself: a group that a later configuration adds to this node is begun
          * by others, if it is not there already. */

@@ -133,6 +133,7 @@ static json_t *group_json(const Kluis__V1__ClusterStatusResponse *s,
 {
     json_t *out = kl_cli_must(json_object());
     json_t *members = kl_cli_must(json_array());
+    bool told = strcmp(g->role, "leader") == 0;
 
     kl_cli_put(out, "group", kl_cli_integer(g->group));
     kl_cli_put(out, "home", kl_cli_text(g->home));
@@ -147,6 +148,10 @@ static json_t *group_json(const Kluis__V1__ClusterStatusResponse *s,
     kl_cli_put(out, "appliedIndex", kl_cli_integer(g->applied_index));
     kl_cli_put(out, "snapshotIndex", kl_cli_integer(g->snapshot_index));
     kl_cli_put(out, "lease", json_boolean(g->lease));
+    kl_cli_put(out, "ledHow", kl_cli_text(g->led_how));
+    kl_cli_put(out, "ledSince", kl_cli_date(g->led_since_ms / 1000));
+    kl_cli_put(out, "gapMs", told ? kl_cli_integer(g->led_gap_ms) : json_null());
+    kl_cli_put(out, "leaderChanges", kl_cli_integer(g->leader_changes));
     for (size_t i = 0; i < g->n_members; i++) {
         kl_cli_append(members, member_json(s, g, g->members[i]));
     }
@@ -316,8 +321,10 @@ static const struct kl_cli_column group_rows[] = {
     {"TERM", "term"},
     {"COMMITTED", "commitIndex"},
     {"APPLIED", "appliedIndex"},
-    {"SNAPSHOT", "snapshotIndex"},
     {"LEASE", "lease"},
+    {"SINCE", "ledSince"},
+    {"HOW", "ledHow"},
+    {"GAP_MS", "gapMs"},
 };
 static const struct kl_cli_column member_rows[] = {
     {"GROUP", "group"},       {"NODE", "nodeId"},         {"NAME", "name"},

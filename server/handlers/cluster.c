@@ -35,6 +35,20 @@ static const char *member_role(int role)
     }
 }
 
+static const char *led_how(uint64_t led)
+{
+    switch (led) {
+    case KL_LED_FIRST:
+        return "first";
+    case KL_LED_ELECTED:
+        return "elected";
+    case KL_LED_HANDED:
+        return "handed";
+    default:
+        return "";
+    }
+}
+
 /* A zeroed array of message pointers; *slot and *n grow as messages are put in. */
 static void *pointers(size_t n)
 {
@@ -126,7 +140,11 @@ static enum kl_status add_group(const struct kl_node_view *node, struct kl_group
     g->applied_index = from.applied_index;
     g->lease = from.lease;
     g->snapshot_index = from.snapshot_index;
-    if (kl_pb_string(&g->role, role_of(from.state)) != KL_OK || add_placement(node, g) != KL_OK) {
+    g->led_since_ms = from.led_since_ms;
+    g->led_gap_ms = from.led_gap_ms;
+    g->leader_changes = from.leader_changes;
+    if (kl_pb_string(&g->role, role_of(from.state)) != KL_OK ||
+        kl_pb_string(&g->led_how, led_how(from.led)) != KL_OK || add_placement(node, g) != KL_OK) {
         return KL_NO_MEMORY;
     }
     return add_members(&from, g);

@@ -78,6 +78,7 @@ static void led(struct kl_group *g)
     g->acks_n = 0;
     g->stamp_ms = 0;
     g->changed = true;
+    kl_placement_led(g);
     kl_log(KL_LOG_INFO, "raft", "leading group=%u term=%llu", (unsigned)g->options.id,
            (unsigned long long)g->lead_term);
 }
@@ -118,6 +119,7 @@ static void leadership(struct kl_group *g)
     }
     if (leader != atomic_load(&g->leader)) {
         atomic_store(&g->leader, leader);
+        kl_placement_leader(g, leader);
         g->changed = true;
     }
 }
@@ -308,12 +310,16 @@ static void receive_raft(struct kl_group *g, uint64_t from, struct raft_message 
             g->heard.term = m->append_entries.term;
             g->heard.node = from;
             g->heard.sent_us = extra->sent_us;
+            g->heard.at_us = kl_group_now_us(g);
             kl_group_fresh_heard(g, m->append_entries.leader_commit, extra);
         }
         break;
     case RAFT_APPEND_ENTRIES_RESULT:
         receive_result(g, from, m, extra);
         return;
+    case RAFT_TIMEOUT_NOW:
+        g->placement.told_us = kl_group_now_us(g);
+        break;
     case RAFT_REQUEST_VOTE:
         if (!may_vote(g)) {
             kl_message_free(m);
@@ -444,6 +450,7 @@ void kl_group_turn(struct kl_group *g)
     kl_group_space_check(g);
     kl_group_full_check(g);
     kl_group_write_turn(g);
+    kl_placement_turn(g);
     kl_group_steer_turn(g);
     kl_stream_send_turn(g);
     kl_stream_recv_turn(g);
@@ -518,6 +525,7 @@ static void raft_configure(struct kl_group *g, struct raft_io *io)
      * kl_group_space_check() refuses instead, and only what users propose. */
     raft_set_capacity_threshold(r, 0);
     kl_wio_init(&g->wio, io, r, &owner, g->options.tick_ms);
+    g->wio.hold_ms = kl_placement_hold_ms(g);
 }
 
 enum kl_status kl_group_open(const struct kl_group_host *host,

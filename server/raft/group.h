@@ -12,6 +12,7 @@
 #include "common/buf.h"
 #include "common/limits.h"
 #include "server/core/core.h"
+#include "server/raft/placement.h"
 #include "server/runtime/clock.h"
 #include "server/runtime/mailbox.h"
 #include "server/store/kv.h"
@@ -51,8 +52,13 @@ struct kl_group_options {
     const char *dir;              /* state and staged state live below it: DIR/state, DIR/staged */
     unsigned election_timeout_ms; /* shortest of all voters */
     unsigned tick_ms;             /* heartbeat; 100 */
-    size_t log_keep_bytes;        /* trailing log kept for slow followers; 0 = 32 MiB */
-    unsigned seed;                /* raft_seed(); 0 = from entropy */
+    /* How far a node is from the group's home: enum kl_distance. NULL: all are at home. Cheap; the
+     * answer may change while the group runs. */
+    uint8_t (*distance)(void *ctx, uint16_t group, uint64_t node_id);
+    void *distance_ctx;
+    unsigned failback_after_ms; /* so long a node at home is well before it leads again; 0 = 30 s */
+    size_t log_keep_bytes;      /* trailing log kept for slow followers; 0 = 32 MiB */
+    unsigned seed;              /* raft_seed(); 0 = from entropy */
     /* Opens the state store (host decides LevelDB or memory). `staged` asks for the one being
      * received. adopt: swap staged for live, atomically across crashes; both are closed. */
     enum kl_status (*store_open)(void *ctx, struct kl_group *group, bool staged,
@@ -176,6 +182,11 @@ struct kl_group_status {
     bool lease, ready;   /* ready: leader that serves reads and writes */
     bool no_space;       /* the disk refused the last append */
     uint64_t entries_applied, commands_applied, snapshots_taken, streams_sent, streams_received;
+    /* Of this node's own leadership; led = 0 (KL_LED_NOT): it does not lead. */
+    uint64_t led;            /* enum kl_led */
+    uint64_t led_since_ms;   /* Unix milliseconds */
+    uint64_t led_gap_ms;     /* for how long this node had heard no leader */
+    uint64_t leader_changes; /* that this node has seen */
     size_t members_n;
     struct kl_group_member members[KL_NODES_MAX];
 };

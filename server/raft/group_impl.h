@@ -79,6 +79,22 @@ enum kl_steer_step { KL_STEP_IDLE, KL_STEP_SETTLING, KL_STEP_BARRIER, KL_STEP_RU
 /* What other threads read as one piece: words, written between two changes of `version`. */
 #define KL_STATUS_WORDS ((sizeof(struct kl_group_status) + 7) / 8)
 
+/* placement.c */
+struct kl_placement_state {
+    uint64_t leader, since_us; /* who leads as far as is known, and since when */
+    uint64_t changes;          /* of leader */
+    unsigned doublings;        /* of failback_after */
+    struct {
+        uint64_t node, since_us; /* since_us 0: it does not fit */
+    } fits[KL_NODES_MAX];
+    uint64_t looked_us, retry_us;
+    bool busy;        /* a transfer of its own is under way */
+    uint64_t told_us; /* when a leader told this node to take over; 0 = never */
+    /* About this node's own leadership. */
+    enum kl_led how;
+    uint64_t led_ms, gap_ms;
+};
+
 enum { KL_LAG_NOTES = 64 };
 
 /* How long the leader's log was, and when; by time. */
@@ -146,13 +162,14 @@ struct kl_group {
     struct kl_ack acks[KL_NODES_MAX];
     size_t acks_n;
     struct kl_lag lag;
+    struct kl_placement_state placement;
     _Atomic uint64_t lease_until_us; /* 0 = none */
     _Atomic uint64_t epoch;          /* counts leaderships */
     _Atomic uint64_t leader;         /* as last seen; 0 = unknown */
 
     /* Following. */
     struct {
-        uint64_t term, node, sent_us;
+        uint64_t term, node, sent_us, at_us;
     } heard;
     uint64_t stuck_stored, stuck_since_us, stuck_seen_us;
     bool stuck_handed_over;
@@ -283,6 +300,16 @@ bool kl_group_hand_over(struct kl_group *g);
 /* The voter that has most of the log among those that answer; 0 = none does. with_room: only one whose
  * disk has room for more log. */
 uint64_t kl_group_successor(struct kl_group *g, bool with_room);
+
+/* placement.c */
+uint8_t kl_placement_distance(const struct kl_group *g, uint64_t node);
+/* By how much this node stands for election later than one at home. */
+unsigned kl_placement_hold_ms(const struct kl_group *g);
+/* Somebody leads, or nobody (0). */
+void kl_placement_leader(struct kl_group *g, uint64_t leader);
+/* This node has just become leader. */
+void kl_placement_led(struct kl_group *g);
+void kl_placement_turn(struct kl_group *g);
 
 /* group_lag.c */
 void kl_group_lag_note(struct kl_group *g);

@@ -118,12 +118,14 @@ uint64_t kl_group_successor(struct kl_group *g, bool with_room)
     const struct raft_configuration *conf = &g->raft.configuration;
     uint64_t now = kl_group_now_us(g);
     uint64_t best = 0;
+    unsigned best_distance = 0;
     raft_index best_match = 0;
 
     for (unsigned i = 0; i < conf->n; i++) {
         const struct raft_server *s = &conf->servers[i];
         raft_index match = 0;
         const struct kl_ack *ack;
+        unsigned distance;
 
         if (s->role != RAFT_VOTER || s->id == g->raft.id) {
             continue;
@@ -135,9 +137,15 @@ uint64_t kl_group_successor(struct kl_group *g, bool with_room)
             raft_match_index(&g->raft, s->id, &match) != 0) {
             continue;
         }
-        if (best == 0 || match > best_match) {
+        distance = kl_placement_distance(g, s->id);
+        if (kl_group_lag_ms(g, match) > g->options.election_timeout_ms / 2) {
+            distance += KL_DISTANCE_DRAINED + 1; /* it would have to catch up first */
+        }
+        if (best == 0 || distance < best_distance ||
+            (distance == best_distance && match > best_match)) {
             best = s->id;
             best_match = match;
+            best_distance = distance;
         }
     }
     return best;

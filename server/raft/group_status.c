@@ -54,6 +54,10 @@ void kl_group_publish(struct kl_group *g)
     s.snapshots_taken = g->snapshots_taken;
     s.streams_sent = g->streams_sent;
     s.streams_received = g->streams_received;
+    s.led = g->lead_term == 0 ? KL_LED_NOT : g->placement.how;
+    s.led_since_ms = g->lead_term == 0 ? 0 : g->placement.led_ms;
+    s.led_gap_ms = g->lead_term == 0 ? 0 : g->placement.gap_ms;
+    s.leader_changes = g->placement.changes;
     members_fill(g, &s);
     if (memcmp(&s, &g->published, sizeof s) == 0) {
         return;

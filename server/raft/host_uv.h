@@ -16,7 +16,9 @@ struct kl_host_uv_options {
     const char *address;
     const char *dir; /* DIR/log, DIR/state, DIR/staged are made below it */
     unsigned election_timeout_ms;
-    size_t cache_bytes;                /* LevelDB block cache */
+    unsigned failback_after_ms;
+    uint8_t (*distance)(void *ctx, uint16_t group, uint64_t node_id); /* as in kl_group_options */
+    size_t cache_bytes;                                               /* LevelDB block cache */
     const struct kl_member *bootstrap; /* voters of a new cluster; NULL = join or restart */
     size_t bootstrap_n;
     const struct kl_clock *clock;  /* as in kl_group_host; NULL: the machine's */

@@ -155,6 +155,16 @@ static void solo_vote(struct kl_wio *w)
     deliver(w, &m);
 }
 
+/* Is it raft's turn to stand for election, but not ours? A follower's tick does nothing else. */
+static bool held_back(const struct kl_wio *w)
+{
+    const struct raft *r = w->raft;
+
+    return r->state == RAFT_FOLLOWER && w->hold_ms != 0 && !kl_wio_solo(w) &&
+           w->io->time(w->io) - r->election_timer_start <
+               r->follower_state.randomized_election_timeout + w->hold_ms;
+}
+
 static void wio_tick(struct raft_io *io)
 {
     struct kl_wio *w = wio_of(io);
@@ -169,7 +179,9 @@ static void wio_tick(struct raft_io *io)
     if (w->dead) {
         return;
     }
-    w->tick_cb(io);
+    if (!held_back(w)) {
+        w->tick_cb(io);
+    }
     w->owner.after(w->owner.ctx);
 }
 
@@ -662,14 +674,17 @@ static void receive_vote(struct kl_wio *w, struct raft_message *m)
 {
     struct raft_server *me = kl_wio_standby(w);
 
+    /* Raft votes for nobody until its own turn has come to stand for election, which is drawn, and
+     * later for those who are far from home. But what it owes the last leader ends with the election
+     * timeout. */
+    if (w->raft->state == RAFT_FOLLOWER && kl_wio_leader_silent(w)) {
+        m->request_vote.disrupt_leader = true;
+    }
     if (me == NULL) {
         deliver(w, m);
         return;
     }
     me->role = RAFT_VOTER; /* N13: only while raft looks at this */
-    if (kl_wio_leader_silent(w)) {
-        m->request_vote.disrupt_leader = true; /* only voters forget a leader by themselves */
-    }
     w->recv_cb(w->io, m);
     me->role = RAFT_STANDBY;
     if (!w->dead) {

@@ -90,6 +90,7 @@ struct kl_wio {
     struct kl_wio_owner owner;
     unsigned covers; /* enum kl_cover; changed by tests only */
     unsigned tick_ms;
+    unsigned hold_ms; /* stands for election by so much later than raft would */
     bool started, closing, dead;
 
     raft_io_tick_cb tick_cb;

@@ -71,12 +71,15 @@ TEST(regions, vault_show)
  * acknowledged write is lost. Then it comes back, and the other goes the same way. */
 TEST(regions, region_lost)
 {
-    const struct cluster_options options = cluster_paired();
-    struct cluster *c = cluster_new(&options);
-    struct kluis_client *client = cluster_client(c);
+    struct cluster_options options = cluster_paired();
+    struct kluis_client *client;
     struct workload_result r;
+    struct cluster *c;
     struct workload *w;
 
+    options.extra_config = "failback_after = 2s";
+    c = cluster_new(&options);
+    client = cluster_client(c);
     make_vault_in(client, "load", "west");
     w = workload_start(&(struct workload_options){.client = client,
                                                   .vault = "load",
@@ -86,17 +89,24 @@ TEST(regions, region_lost)
                                                   .timeout_ms = 30000,
                                                   .seed = test_seed()});
     for (unsigned first = 0; first <= 2; first += 2) {
-        const char *other = first == 0 ? "east" : "west";
+        const char *lost = first == 0 ? "west" : "east";
 
+        if (first == 0) {
+            wait_leader_region(client, "load", "west");
+        }
         CHECK(workload_progress(w, 100));
         workload_reset_gap(w);
         cluster_kill(c, first);
         cluster_kill(c, first + 1);
         CHECK(workload_progress(w, 100));
-        wait_leader_region(client, "load", other);
+        wait_leader_region(client, "load", first == 0 ? "east" : "west");
+        printf("  %s lost: no write for %llu ms\n", lost,
+               (unsigned long long)(workload_longest_gap_us(w) / 1000));
         cluster_start(c, first);
         cluster_start(c, first + 1);
     }
+    wait_leader_region(client, "load", "west"); /* it is at home there */
+    CHECK(workload_progress(w, 100));
     workload_stop(w, "/tmp/kluis-regions-history.txt", &r);
     printf("  ok %llu refused %llu unknown %llu failed %llu, longest gap %llu ms %s\n",
            (unsigned long long)r.ok, (unsigned long long)r.refused, (unsigned long long)r.unknown,

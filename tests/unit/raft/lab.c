@@ -450,6 +450,14 @@ static void raft_io_open(struct lab_node *n)
     n->io.time = io_time;
 }
 
+static uint8_t distance_of(void *ctx, uint16_t group, uint64_t node_id)
+{
+    const struct lab *lab = ctx;
+
+    (void)group;
+    return lab->distance[node_id];
+}
+
 enum kl_status lab_node_start(struct lab *lab, unsigned id, unsigned voters)
 {
     struct lab_node *n = &lab->nodes[id];
@@ -463,6 +471,9 @@ enum kl_status lab_node_start(struct lab *lab, unsigned id, unsigned voters)
         .election_timeout_ms = LAB_ELECTION_MS,
         .tick_ms = n->tick_ms != 0 ? n->tick_ms : LAB_TICK_MS,
         .log_keep_bytes = n->keep_bytes,
+        .distance = distance_of,
+        .distance_ctx = lab,
+        .failback_after_ms = lab->failback_ms,
         .seed = (unsigned)test_seed() + id,
         .store_open = store_open,
         .store_adopt = store_adopt,

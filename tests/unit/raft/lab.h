@@ -48,6 +48,8 @@ struct lab {
     unsigned delay_ms;
     bool woken;
     uint64_t now_us, real_us;
+    uint8_t distance[LAB_NODES + 1]; /* enum kl_distance; read while it runs */
+    unsigned failback_ms;            /* 0 = default; from the next start on */
     unsigned frozen;                 /* this node takes no turns */
     uint64_t skew_us[LAB_NODES + 1]; /* added to the monotonic clock of a node */
     struct kl_clock clocks[LAB_NODES + 1];

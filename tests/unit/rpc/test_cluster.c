@@ -29,6 +29,8 @@ TEST(cluster, status)
     CHECK_STR(r->groups[1]->mirror, "south");
     CHECK_STR(r->groups[0]->mirror, "");
     CHECK_EQ(r->groups[1]->members[1]->lag_ms, 70);
+    CHECK_STR(r->groups[1]->led_how, "elected");
+    CHECK_EQ(r->groups[1]->led_gap_ms, 56);
     CHECK(r->nodes[0]->clock_known && r->nodes[0]->clock_ahead_ms == -7);
     CHECK(!r->nodes[1]->clock_known);
     CHECK(r->clock->held);
