@@ -22,6 +22,8 @@ struct row {
 static const struct row rows[] = {
     ROW(GROUP_INIT, false, KL_RECORD_MAX, kl_apply_group_init),
     ROW(NODE_REGISTER, false, KL_RECORD_MAX, kl_apply_node_register),
+    ROW(NODE_ADD, false, KL_RECORD_MAX, kl_apply_node_add),
+    ROW(NODE_MARK, false, KL_RECORD_MAX, kl_apply_node_mark),
     ROW(KEYRING_PUT, false, KL_RECORD_MAX, kl_apply_keyring_put),
     ROW(VAULT_CLAIM, true, KL_RECORD_MAX, kl_apply_vault_claim),
     ROW(VAULT_CONFIRM, true, KL_RECORD_MAX, kl_apply_vault_confirm),

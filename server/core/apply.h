@@ -34,6 +34,10 @@ enum kl_status kl_apply_group_init(struct kl_txn *txn, const Kluis__Log__Command
                                    struct kl_outcome *out);
 enum kl_status kl_apply_node_register(struct kl_txn *txn, const Kluis__Log__Command *cmd,
                                       struct kl_outcome *out);
+enum kl_status kl_apply_node_add(struct kl_txn *txn, const Kluis__Log__Command *cmd,
+                                 struct kl_outcome *out);
+enum kl_status kl_apply_node_mark(struct kl_txn *txn, const Kluis__Log__Command *cmd,
+                                  struct kl_outcome *out);
 enum kl_status kl_apply_keyring_put(struct kl_txn *txn, const Kluis__Log__Command *cmd,
                                     struct kl_outcome *out);
 enum kl_status kl_apply_vault_claim(struct kl_txn *txn, const Kluis__Log__Command *cmd,

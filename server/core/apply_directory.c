@@ -34,40 +34,6 @@ enum kl_status kl_apply_group_init(struct kl_txn *txn, const Kluis__Log__Command
     return KL_OK;
 }
 
-enum kl_status kl_apply_node_register(struct kl_txn *txn, const Kluis__Log__Command *cmd,
-                                      struct kl_outcome *out)
-{
-    const Kluis__Log__NodeRegister *op = cmd->node_register;
-    Kluis__Store__NodeRecord node = KLUIS__STORE__NODE_RECORD__INIT;
-    Kluis__Store__NodeRecord *old = NULL;
-    struct kl_key key;
-    enum kl_status st;
-
-    if (op->node_id == 0 || op->node_id > KL_NODE_ID_MAX) {
-        return kl_refuse(out, KL_INVALID_ARGUMENT, "node_id");
-    }
-    if (!kl_is_id(op->data_uuid)) {
-        return kl_refuse(out, KL_INVALID_ARGUMENT, "data_uuid");
-    }
-    key = kl_key_node(op->node_id);
-    st = kl_txn_load(txn, key, &kluis__store__node_record__descriptor, &old);
-    if (st != KL_OK && st != KL_NOT_FOUND) {
-        return st;
-    }
-    if (st == KL_OK && kl_pb_eq(old->data_uuid, op->data_uuid)) {
-        return KL_OK; /* known already */
-    }
-    if (st == KL_OK && !op->replace) {
-        return kl_refuse(out, KL_ALREADY_EXISTS, NULL);
-    }
-    node.node_id = op->node_id;
-    node.data_uuid = op->data_uuid;
-    node.registered_ms = txn->time_ms;
-    node.generation = st == KL_OK ? old->generation + 1 : 0;
-    kl_txn_store(txn, key, &node.base);
-    return KL_OK;
-}
-
 static bool keyring_valid(const Kluis__Store__KeyringRecord *ring)
 {
     if (ring == NULL || ring->n_roots == 0 || ring->n_roots > KL_KEYRING_ROOTS_MAX ||

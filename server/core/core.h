@@ -77,6 +77,7 @@ typedef bool (*kl_object_fn)(void *arg, const char *name, const Kluis__Store__Ob
 typedef bool (*kl_version_fn)(void *arg, const Kluis__Store__VersionRecord *version);
 typedef bool (*kl_claim_fn)(void *arg, const Kluis__Store__ClaimRecord *claim);
 typedef bool (*kl_outbox_fn)(void *arg, const Kluis__Store__OutboxRecord *item);
+typedef bool (*kl_node_fn)(void *arg, const Kluis__Store__NodeRecord *node);
 
 KL_MUST_USE enum kl_status kl_core_vaults(const struct kl_view *view, enum kl_want want,
                                           const char *after, kl_vault_fn fn, void *arg);
@@ -87,6 +88,7 @@ KL_MUST_USE enum kl_status kl_core_versions(const struct kl_view *view, struct k
                                             struct kl_bytes after, kl_version_fn fn, void *arg);
 KL_MUST_USE enum kl_status kl_core_pending_claims(const struct kl_view *view, kl_claim_fn fn,
                                                   void *arg);
+KL_MUST_USE enum kl_status kl_core_nodes(const struct kl_view *view, kl_node_fn fn, void *arg);
 KL_MUST_USE enum kl_status kl_core_outbox(const struct kl_view *view, kl_outbox_fn fn, void *arg);
 
 /*

@@ -22,6 +22,7 @@ struct walk {
         kl_vault_fn vault;
         kl_object_fn object;
         kl_outbox_fn outbox;
+        kl_node_fn node;
     } fn;
     void *arg;
 };
@@ -238,6 +239,23 @@ enum kl_status kl_core_pending_claims(const struct kl_view *view, kl_claim_fn fn
 
     st = view->scan(view->ctx, kl_key_bytes(&from), kl_key_bytes(&to), visit_pending, &p);
     return st != KL_OK ? st : p.st;
+}
+
+static bool call_node(struct walk *w, const char *name, void *record)
+{
+    (void)name;
+    return w->fn.node(w->arg, record);
+}
+
+enum kl_status kl_core_nodes(const struct kl_view *view, kl_node_fn fn, void *arg)
+{
+    struct walk w = {.view = view,
+                     .descriptor = &kluis__store__node_record__descriptor,
+                     .call = call_node,
+                     .fn = {.node = fn},
+                     .arg = arg};
+
+    return walk(&w, kl_key_family('n'), kl_key_family('n'));
 }
 
 static bool call_outbox(struct walk *w, const char *name, void *record)

@@ -352,6 +352,9 @@ TEST(malformed, mutations)
     Kluis__Log__Command *cmds[] = {
         group_init(DAY_MS),
         node_register(3, 5, false),
+        node_seed(3, 5, "three"),
+        node_add(4, "four", "west", true),
+        node_mark(3, 4, KLUIS__LOG__NODE_MARK__MARK__REMOVE),
         keyring_put(1, 0),
         vault_claim("vault", V, 1),
         vault_confirm("vault", V),

@@ -16,6 +16,9 @@ static Kluis__Log__Command **script(uint64_t now, size_t *n)
 
     cmds[i++] = group_init(DAY_MS);
     cmds[i++] = node_register(3, 5, false);
+    cmds[i++] = node_seed(3, 5, "three");
+    cmds[i++] = node_add(4, "four", "west", true);
+    cmds[i++] = node_mark(3, 4, KLUIS__LOG__NODE_MARK__MARK__DRAIN);
     cmds[i++] = keyring_put(2, 0);
     cmds[i++] = with_request(vault_claim("vault", V, 1), R + 1, expires);
     cmds[i++] = vault_confirm("vault", V);
@@ -25,7 +28,7 @@ static Kluis__Log__Command **script(uint64_t now, size_t *n)
     cmds[i++] = with_request(object_set("vault", V, "db", O, 30), R + 3, expires);
     cmds[i++] = with_request(object_set("vault", V, "db", O, 31), R + 4, expires);
     cmds[i++] = with_request(object_set("vault", V, "db", O + 1, 32), R + 5, expires);
-    cmds[i++] = cmds[8]; /* the same request again */
+    cmds[i++] = cmds[11]; /* the same request again */
     cmds[i++] = object_update("vault", "db");
     cmds[i++] = with_request(object_delete("vault", "db"), R + 6, expires);
     cmds[i++] = object_delete("vault", "db");

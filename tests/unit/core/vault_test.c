@@ -70,6 +70,104 @@ TEST(groups, nodes)
     world_done(&w);
 }
 
+static Kluis__Store__NodeRecord *node_of(struct world *w, uint64_t id)
+{
+    Kluis__Store__NodeRecord *node = NULL;
+
+    CHECK_OK(kl_core_node(&w->view, id, &node));
+    return node;
+}
+
+/* A node's description is seeded once; what is known of its directory stays, and the reverse. */
+TEST(groups, node_details)
+{
+    struct world w;
+    Kluis__Store__NodeRecord *node;
+
+    world_init(&w);
+    CHECK_EQ(world_apply(&w, node_register(3, 5, false)), KL_OK);
+    CHECK_EQ(world_apply(&w, node_seed(3, 5, "three")), KL_OK);
+    CHECK_EQ(world_apply(&w, node_seed(3, 5, "other")), KL_OK);
+    CHECK_EQ(world_apply(&w, node_register(3, 6, true)), KL_OK);
+    node = node_of(&w, 3);
+    CHECK_STR(node->name, "three");
+    CHECK_STR(node->peer_address, "host:2");
+    CHECK_EQ(node->generation, 1);
+    kl_pb_wipe_free(&node->base, &kl_pb_allocator);
+    CHECK_EQ(world_apply(&w, node_seed(3, 6, "Three")), KL_INVALID_ARGUMENT);
+    world_done(&w);
+}
+
+/* A node is added once, then registers like any other; a removed one never comes back. */
+TEST(groups, node_add)
+{
+    struct world w;
+    Kluis__Store__NodeRecord *node;
+
+    world_init(&w);
+    CHECK_EQ(world_apply(&w, node_add(0, "four", "west", false)), KL_INVALID_ARGUMENT);
+    CHECK_EQ(world_apply(&w, node_add(4, "", "west", false)), KL_INVALID_ARGUMENT);
+    CHECK_EQ(world_apply(&w, node_add(4, "four", "We st", false)), KL_INVALID_ARGUMENT);
+    CHECK_EQ(world_apply(&w, node_add(4, "four", "west", true)), KL_OK);
+    CHECK_EQ(world_apply(&w, node_add(4, "four", "west", true)), KL_ALREADY_EXISTS);
+    node = node_of(&w, 4);
+    CHECK(node->standby && node->data_uuid.len == 0 && node->registered_ms == 0);
+    kl_pb_wipe_free(&node->base, &kl_pb_allocator);
+    CHECK_EQ(world_apply(&w, node_register(4, 7, false)), KL_OK);
+    CHECK_EQ(world_apply(&w, node_register(4, 8, false)), KL_ALREADY_EXISTS);
+    node = node_of(&w, 4);
+    CHECK(node->standby && node->data_uuid.len == KL_ID_LEN && node->registered_ms == w.now);
+    CHECK_EQ(node->generation, 0);
+    kl_pb_wipe_free(&node->base, &kl_pb_allocator);
+    CHECK_EQ(world_apply(&w, node_mark(4, 0, KLUIS__LOG__NODE_MARK__MARK__REMOVE)), KL_OK);
+    CHECK_EQ(world_apply(&w, node_register(4, 8, true)), KL_NOT_FOUND);
+    CHECK_EQ(world_apply(&w, node_add(4, "four", "west", false)), KL_ALREADY_EXISTS);
+    world_done(&w);
+}
+
+static bool count_drained(void *arg, const Kluis__Store__NodeRecord *node)
+{
+    *(unsigned *)arg += node->drained ? 1u : 0u;
+    return true;
+}
+
+static unsigned drained(struct world *w)
+{
+    unsigned n = 0;
+
+    CHECK_OK(kl_core_nodes(&w->view, count_drained, &n));
+    return n;
+}
+
+/* Marks are set on all the nodes that are named, or on none. */
+TEST(groups, node_mark)
+{
+    struct world w;
+    Kluis__Store__NodeRecord *node;
+
+    world_init(&w);
+    CHECK_EQ(world_apply(&w, node_add(1, "one", "west", true)), KL_OK);
+    CHECK_EQ(world_apply(&w, node_add(2, "two", "west", false)), KL_OK);
+    CHECK_EQ(world_apply(&w, node_mark(1, 3, KLUIS__LOG__NODE_MARK__MARK__DRAIN)), KL_NOT_FOUND);
+    CHECK_EQ(drained(&w), 0);
+    CHECK_EQ(world_apply(&w, node_mark(1, 2, KLUIS__LOG__NODE_MARK__MARK__DRAIN)), KL_OK);
+    CHECK_EQ(drained(&w), 2);
+    CHECK_EQ(world_apply(&w, node_mark(1, 0, KLUIS__LOG__NODE_MARK__MARK__UNDRAIN)), KL_OK);
+    CHECK_EQ(drained(&w), 1);
+    CHECK_EQ(world_apply(&w, node_mark(1, 0, KLUIS__LOG__NODE_MARK__MARK__PROMOTE)), KL_OK);
+    node = node_of(&w, 1);
+    CHECK(!node->standby && !node->removed);
+    kl_pb_wipe_free(&node->base, &kl_pb_allocator);
+    CHECK_EQ(world_apply(&w, node_mark(1, 0, KLUIS__LOG__NODE_MARK__MARK__NONE)),
+             KL_INVALID_ARGUMENT);
+    CHECK_EQ(world_apply(&w, node_mark(1, 0, 9)), KL_INVALID_ARGUMENT);
+    CHECK_EQ(world_apply(&w, node_mark(2, 0, KLUIS__LOG__NODE_MARK__MARK__REMOVE)), KL_OK);
+    CHECK_EQ(world_apply(&w, node_mark(2, 0, KLUIS__LOG__NODE_MARK__MARK__REMOVE)), KL_OK);
+    CHECK_EQ(world_apply(&w, node_mark(1, 2, KLUIS__LOG__NODE_MARK__MARK__DRAIN)), KL_NOT_FOUND);
+    CHECK_EQ(drained(&w), 1);
+    world_done(&w);
+}
+
 /* A keyring is replaced only by who saw the one before, and never loses a root key. */
 TEST(groups, keyring)
 {

@@ -312,6 +312,52 @@ Kluis__Log__Command *node_register(uint64_t node, unsigned uuid, bool replace)
     return cmd;
 }
 
+static Kluis__Store__NodeRecord *node_details(uint64_t node, const char *name, const char *region)
+{
+    Kluis__Store__NodeRecord *d;
+
+    NEW(kluis__store__node_record, d);
+    d->node_id = node;
+    d->name = text(name);
+    d->region = text(region);
+    d->client_address = text("host:1");
+    d->peer_address = text("host:2");
+    return d;
+}
+
+Kluis__Log__Command *node_seed(uint64_t node, unsigned uuid, const char *name)
+{
+    Kluis__Log__Command *cmd = node_register(node, uuid, false);
+
+    cmd->node_register->details = node_details(node, name, "west");
+    return cmd;
+}
+
+Kluis__Log__Command *node_add(uint64_t node, const char *name, const char *region, bool standby)
+{
+    Kluis__Log__Command *cmd;
+    Kluis__Log__NodeAdd *op;
+
+    COMMAND(cmd, op, NODE_ADD, node_add);
+    op->node = node_details(node, name, region);
+    op->node->standby = standby;
+    return cmd;
+}
+
+Kluis__Log__Command *node_mark(uint64_t a, uint64_t b, int mark)
+{
+    Kluis__Log__Command *cmd;
+    Kluis__Log__NodeMark *op;
+
+    COMMAND(cmd, op, NODE_MARK, node_mark);
+    op->n_node_ids = b == 0 ? 1 : 2;
+    op->node_ids = ring(2 * sizeof *op->node_ids);
+    op->node_ids[0] = a;
+    op->node_ids[1] = b;
+    op->mark = (Kluis__Log__NodeMark__Mark)mark;
+    return cmd;
+}
+
 Kluis__Log__Command *keyring_put(uint32_t roots, uint32_t expected)
 {
     Kluis__Log__Command *cmd;

@@ -58,6 +58,11 @@ Kluis__Log__Command *with_request(Kluis__Log__Command *cmd, unsigned id, uint64_
 
 Kluis__Log__Command *group_init(uint64_t day_ms);
 Kluis__Log__Command *node_register(uint64_t node, unsigned uuid, bool replace);
+/* With a name, region and addresses; as in the configuration when it is a registration. */
+Kluis__Log__Command *node_seed(uint64_t node, unsigned uuid, const char *name);
+Kluis__Log__Command *node_add(uint64_t node, const char *name, const char *region, bool standby);
+/* b == 0: only one node. */
+Kluis__Log__Command *node_mark(uint64_t a, uint64_t b, int mark);
 Kluis__Log__Command *keyring_put(uint32_t roots, uint32_t expected);
 Kluis__Log__Command *vault_claim(const char *name, unsigned id, uint32_t group);
 Kluis__Log__Command *vault_confirm(const char *name, unsigned id);
