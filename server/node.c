@@ -38,7 +38,9 @@ struct kl_host_uv *kl_node_host(struct kl_node *node, uint16_t group)
 
 int kl_node_position(const struct kl_node *node, uint64_t node_id)
 {
-    for (size_t i = 0; i < node->config.nodes_n; i++) {
+    const size_t n = node->view.nodes_n;
+
+    for (size_t i = 0; i < n; i++) {
         if (node->config.nodes[i].id == node_id) {
             return (int)i;
         }
@@ -60,8 +62,9 @@ static bool view_votes(void *ctx, uint16_t group, uint64_t node_id)
     const struct kl_node *node = ctx;
     int i = kl_node_position(node, node_id);
 
-    return i >= 0 && kl_topology_votes(&node->config, group, node->config.nodes[i].region,
-                                       node->config.nodes[i].witness);
+    return i >= 0 && (node->infos[i].marks & KL_NODE_REMOVED) == 0 &&
+           kl_topology_votes(&node->config, group, node->config.nodes[i].region,
+                             node->config.nodes[i].witness);
 }
 
 bool kl_node_holds(const struct kl_node *node, size_t i)
@@ -153,7 +156,7 @@ static void advise(const struct kl_node *node, char *what, size_t len)
 {
     size_t n = strlen(what);
 
-    if (node->config.nodes_n > 1) {
+    if (node->view.nodes_n > 1) {
         (void)snprintf(what + n, len - n,
                        "; to get the data back from the other nodes: move %s away, run kluisd "
                        "--join, start the node, then kluis cluster replace-node --node-id %llu",
@@ -207,8 +210,7 @@ static void lay_out(struct kl_node *node)
 
     node->groups_n = kl_topology_groups(c, node->groups);
     for (size_t i = 0; i < c->nodes_n; i++) {
-        node->infos[i] = (struct kl_node_info){c->nodes[i].id, c->nodes[i].name, c->nodes[i].region,
-                                               c->nodes[i].client_address, c->nodes[i].witness};
+        kl_node_describe(node, i);
     }
     node->view = (struct kl_node_view){
         .ctx = node,
@@ -231,6 +233,8 @@ static void lay_out(struct kl_node *node)
         .connected = view_connected,
         .sealed = view_sealed,
         .counters = view_counters,
+        .may_add = kl_node_may_add,
+        .may_leave = kl_node_may_leave,
         .replace_node = view_replace,
         .clock = view_clock,
         .confirm_time = view_confirm_time,
@@ -644,7 +648,7 @@ static void hand_over(struct kl_node *node)
     for (size_t i = 0; i < node->groups_n; i++) {
         struct kl_host_uv *host = atomic_load(&node->hosts[i]);
 
-        if (host != NULL && node->config.nodes_n > 1 &&
+        if (host != NULL && node->view.nodes_n > 1 &&
             kl_group_leader(kl_host_uv_group(host)) == node->view.node_id) {
             kl_group_transfer(kl_host_uv_group(host), 0, ignore_done, NULL);
         }
@@ -679,7 +683,7 @@ static void close_groups(struct kl_node *node)
 void kl_node_stop(struct kl_node *node)
 {
     atomic_store(&node->stopping, true);
-    if (node->rpc != NULL && node->config.nodes_n > 1) {
+    if (node->rpc != NULL && node->view.nodes_n > 1) {
         hand_over(node);
     }
     if (node->rpc != NULL) {

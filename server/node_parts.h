@@ -52,15 +52,19 @@ struct kl_node {
     struct kl_seal *seal;
     struct kl_steward *steward;
     struct kl_node_view view;
+    /* view.nodes_n of them: first those of the configuration, then those that the directory named since.
+     * The steward's thread adds, in config.nodes[] too, behind config.nodes_n, which stays. */
     struct kl_node_info infos[KL_NODES_MAX];
     const char *locations[KL_REGIONS_MAX];
     uint16_t groups[KL_GROUPS_MAX]; /* all of the cluster; [0] is the directory */
     size_t groups_n;
     /* As groups[]; NULL: not open now, or this node does not vote there. */
     _Atomic(struct kl_host_uv *) hosts[KL_GROUPS_MAX];
-    uint64_t leaders[KL_GROUPS_MAX]; /* as logged last; each belongs to its group's thread */
+    uint64_t leaders[KL_GROUPS_MAX];       /* as logged last; each belongs to its group's thread */
+    atomic_bool giving_way[KL_GROUPS_MAX]; /* by group id: a transfer is under way */
     pthread_mutex_t peers_lock;
-    struct kl_peer_seen seen[KL_NODES_MAX]; /* as config.nodes[] */
+    struct kl_peer_seen seen[KL_NODES_MAX]; /* as infos[] */
+    atomic_ullong stranger;                 /* the id that knocked last and that nobody knows */
     atomic_ullong own_generation;           /* of data.uuid, once the directory here says so */
     atomic_bool own_known;                  /* the directory here has named data.uuid */
     atomic_bool told_refused;               /* that the directory waits to be accepted */
@@ -88,8 +92,29 @@ KL_MUST_USE enum kl_status kl_node_audit_open(const struct kl_config *config, st
 void kl_node_note_own(struct kl_node *node);
 /* Does this node vote in groups[i]? */
 bool kl_node_holds(const struct kl_node *node, size_t i);
-/* Position of a node id in config.nodes, or -1. */
+/* Position of a node id in infos[] and config.nodes[], or -1. */
 int kl_node_position(const struct kl_node *node, uint64_t node_id);
+
+/* ---- members.c ---- */
+
+/* Fills infos[i] from config.nodes[i]. */
+void kl_node_describe(struct kl_node *node, size_t i);
+/* Takes over what the directory here says of nodes: new ones, and marks. The steward's thread. */
+void kl_node_learn(struct kl_node *node, const struct kl_view *directory);
+/* As leader of a group: hands it to another node when this one is drained, removed or a
+ * witness. */
+void kl_node_give_way(struct kl_node *node, struct kl_group *group,
+                      const struct kl_group_status *status);
+/* Would the group still have a majority that is here and caught up without that member? */
+bool kl_node_can_spare(struct kl_node *node, const struct kl_group_status *status,
+                       uint64_t node_id);
+/* For struct kl_node_view. */
+enum kl_status kl_node_may_add(void *ctx, const char *region, bool witness, char *why,
+                               size_t why_len);
+enum kl_status kl_node_may_leave(void *ctx, const uint64_t *ids, size_t n, bool for_good, char *why,
+                                 size_t why_len);
+
+enum { KL_CATCH_UP_ENTRIES = 256 }; /* a member this close behind has caught up */
 
 /*
  * The steward: a thread that does what the node owes the cluster besides serving calls. As leader

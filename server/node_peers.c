@@ -19,8 +19,9 @@ void kl_node_member_address(uint64_t node_id, uint64_t generation, char out[48])
     }
 }
 
-/* What the directory says of a node's data directory: KL_OK, KL_FORBIDDEN, or KL_UNAVAILABLE while
- * the directory is not open. A node that is not registered yet is KL_OK unless it must be. */
+/* What the directory says of a node's data directory: KL_OK, KL_FORBIDDEN, KL_DELETED when the node was
+ * removed, or KL_UNAVAILABLE while the directory is not open. A node that is not registered yet is KL_OK
+ * unless it must be. */
 static enum kl_status registered(struct kl_node *node, uint64_t id, const uint8_t uuid[KL_ID_LEN],
                                  bool must, uint64_t *generation)
 {
@@ -35,10 +36,11 @@ static enum kl_status registered(struct kl_node *node, uint64_t id, const uint8_
     }
     st = kl_core_node(&read.view, id, &record);
     kl_group_read_local_end(kl_host_uv_group(host), &read);
-    if (st == KL_NOT_FOUND) {
-        return must ? KL_NOT_FOUND : KL_OK;
-    }
-    if (st == KL_OK) {
+    if (st == KL_NOT_FOUND || (st == KL_OK && !record->removed && record->data_uuid.len == 0)) {
+        st = must ? KL_NOT_FOUND : KL_OK;
+    } else if (st == KL_OK && record->removed) {
+        st = KL_DELETED;
+    } else if (st == KL_OK) {
         *generation = record->generation;
         if (!kl_bytes_eq(kl_bytes_of(record->data_uuid.data, record->data_uuid.len),
                          kl_bytes_of(uuid, KL_ID_LEN))) {
@@ -67,6 +69,18 @@ static uint64_t on_generation(void *ctx)
     return atomic_load(&node->own_generation);
 }
 
+/* A node with a certificate of this cluster of which the directory does not tell, or not yet: this copy
+ * of it may be old. */
+static void note_stranger(struct kl_node *node, uint64_t id)
+{
+    if (atomic_exchange(&node->stranger, id) != id) {
+        kl_log(KL_LOG_WARN, "node",
+               "a node that nobody has added asks to be let in node=%llu "
+               "hint=\"kluis cluster add-node --node-id %llu\"",
+               (unsigned long long)id, (unsigned long long)id);
+    }
+}
+
 /* While the directory is not open nobody can be checked: the peer comes again soon. */
 static enum kl_status on_check_uuid(void *ctx, uint64_t id, const uint8_t uuid[KL_ID_LEN],
                                     uint64_t claimed)
@@ -79,9 +93,13 @@ static enum kl_status on_check_uuid(void *ctx, uint64_t id, const uint8_t uuid[K
     bool first = false;
 
     if (i < 0) {
-        return KL_FORBIDDEN;
+        note_stranger(node, id);
+        return KL_UNAVAILABLE;
     }
     st = registered(node, id, uuid, false, &generation);
+    if (st == KL_DELETED) {
+        return KL_NOT_FOUND;
+    }
     if (st == KL_FORBIDDEN && claimed > generation) {
         generation = claimed; /* it has seen more of the directory than we have */
         st = KL_OK;

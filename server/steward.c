@@ -16,7 +16,6 @@ enum {
     PERIOD_MS = 100,        /* how often the steward looks */
     SCHEDULER_MS = 1000,    /* how often it looks for due purges */
     SCHEDULER_TEST_MS = 50, /* … in test clusters */
-    CATCH_UP_ENTRIES = 256, /* a standby this close behind becomes a voter */
     ALONE_MS = 5000,        /* without any other node: said once */
     KNOCK_MS = 5000,        /* a directory that waits to be accepted comes at least so often */
 };
@@ -195,12 +194,23 @@ static void propose_register(struct kl_steward *s, struct group_work *w, uint64_
 {
     Kluis__Log__Command command = KLUIS__LOG__COMMAND__INIT;
     Kluis__Log__NodeRegister reg = KLUIS__LOG__NODE_REGISTER__INIT;
+    Kluis__Store__NodeRecord details = KLUIS__STORE__NODE_RECORD__INIT;
     uint8_t copy[KL_ID_LEN];
 
     memcpy(copy, uuid, sizeof copy);
     reg.node_id = node_id;
     reg.data_uuid = (ProtobufCBinaryData){sizeof copy, copy};
     reg.replace = replace;
+    reg.details = kl_node_position(s->node, node_id) < 0 ? NULL : &details;
+    if (reg.details != NULL) {
+        struct kl_config_node *n = &s->node->config.nodes[kl_node_position(s->node, node_id)];
+
+        details.name = n->name;
+        details.region = n->region;
+        details.client_address = n->client_address;
+        details.peer_address = n->peer_address;
+        details.witness = n->witness;
+    }
     command.op_case = KLUIS__LOG__COMMAND__OP_NODE_REGISTER;
     command.node_register = &reg;
     if (propose(s, w, &command, done, arg)) {
@@ -211,14 +221,27 @@ static void propose_register(struct kl_steward *s, struct group_work *w, uint64_
     }
 }
 
+/* Is anything about the node still to be noted in the directory? */
+static bool to_be_registered(const struct kl_view *view, uint64_t id)
+{
+    Kluis__Store__NodeRecord *record = NULL;
+    enum kl_status st = kl_core_node(view, id, &record);
+    bool yes = st == KL_NOT_FOUND || (st == KL_OK && !record->removed &&
+                                      (record->data_uuid.len == 0 || record->name[0] == 0));
+
+    kl_pb_wipe_free((ProtobufCMessage *)record, &kl_pb_allocator);
+    return yes;
+}
+
 /* Directory leader: the first data directory each node greets with becomes the registered one. */
 static void register_nodes(struct kl_steward *s, struct group_work *w, const struct kl_view *view)
 {
     struct kl_node *node = s->node;
 
-    for (size_t i = 0; i < node->config.nodes_n; i++) {
-        uint64_t id = node->config.nodes[i].id;
-        Kluis__Store__NodeRecord *record = NULL;
+    const size_t n = node->view.nodes_n;
+
+    for (size_t i = 0; i < n; i++) {
+        uint64_t id = node->infos[i].node_id;
         struct kl_peer_seen seen;
 
         (void)pthread_mutex_lock(&node->peers_lock);
@@ -228,11 +251,10 @@ static void register_nodes(struct kl_steward *s, struct group_work *w, const str
             memcpy(seen.uuid, node->data.uuid, KL_ID_LEN);
             seen.greeted = true;
         }
-        if (seen.greeted && kl_core_node(view, id, &record) == KL_NOT_FOUND) {
+        if (seen.greeted && to_be_registered(view, id)) {
             propose_register(s, w, id, seen.uuid, false, NULL, NULL);
             return; /* one at a time */
         }
-        kl_pb_wipe_free((ProtobufCMessage *)record, &kl_pb_allocator);
     }
 }
 
@@ -318,30 +340,42 @@ static void change(struct group_work *w, struct kl_group *group, enum kl_member_
     kl_group_change(group, what, node_id, address, change_done, w);
 }
 
-/* One step towards: the member of node_id is a voter under `address`; or, when it does not vote here by
- * the configuration any more, no member at all. Only a node that is here goes up a step: one that is
- * away would be a voter that does not vote. */
-static void bring_member(struct group_work *w, struct kl_group *group,
-                         const struct kl_group_status *status, uint64_t node_id,
-                         const char *address, bool votes, bool connected)
+/* What a group makes of a node. */
+struct place {
+    uint64_t node_id;
+    char address[48];
+    bool votes;     /* it is to be a member here */
+    bool standby;   /* but not to vote yet */
+    bool connected; /* with the registered data directory */
+};
+
+/* One step towards: the node is a voter under its address; or, when it has no place here any more, no
+ * member at all. Only a node that is here goes up a step: one that is away would be a voter that does
+ * not vote. And none goes whom the others cannot spare. */
+static void bring_member(struct kl_steward *s, struct group_work *w, struct kl_group *group,
+                         const struct kl_group_status *status, const struct place *p)
 {
     const struct kl_group_member *m = NULL;
+    const uint64_t node_id = p->node_id;
+    const char *address = p->address;
 
     for (size_t i = 0; i < status->members_n; i++) {
         if (status->members[i].node_id == node_id) {
             m = &status->members[i];
         }
     }
-    if (m != NULL && (!votes || strcmp(m->address, address) != 0)) {
-        change(w, group, KL_MEMBER_REMOVE, node_id, m->address);
-    } else if (!votes || !connected) {
+    if (m != NULL && (!p->votes || strcmp(m->address, address) != 0)) {
+        if (m->role != RAFT_VOTER || kl_node_can_spare(s->node, status, node_id)) {
+            change(w, group, KL_MEMBER_REMOVE, node_id, m->address);
+        }
+    } else if (!p->votes || !p->connected) {
         return;
     } else if (m == NULL) {
         change(w, group, KL_MEMBER_ADD, node_id, address);
     } else if (m->role == RAFT_SPARE) {
         change(w, group, KL_MEMBER_STANDBY, node_id, address);
-    } else if (m->role == RAFT_STANDBY && m->match_index != 0 &&
-               m->match_index + CATCH_UP_ENTRIES >= status->last_index) {
+    } else if (m->role == RAFT_STANDBY && !p->standby && m->match_index != 0 &&
+               m->match_index + KL_CATCH_UP_ENTRIES >= status->last_index) {
         change(w, group, KL_MEMBER_VOTER, node_id, address);
     }
 }
@@ -360,15 +394,17 @@ static void reconcile_members(struct kl_steward *s, struct group_work *w, struct
         kl_group_read_local(kl_host_uv_group(directory), &read) != KL_OK) {
         return;
     }
-    for (size_t i = 0; i < s->node->config.nodes_n && !atomic_load(&w->changing); i++) {
-        uint64_t id = s->node->config.nodes[i].id;
+    for (size_t i = 0; i < s->node->view.nodes_n && !atomic_load(&w->changing); i++) {
         Kluis__Store__NodeRecord *record = NULL;
-        char address[48];
+        struct place p = {.node_id = s->node->infos[i].node_id};
 
-        if (id != s->node->view.node_id && kl_core_node(&read.view, id, &record) == KL_OK) {
-            kl_node_member_address(id, record->generation, address);
-            bring_member(w, group, status, id, address, s->node->view.votes(s->node, w->id, id),
-                         kl_peers_connected(s->node->peers, id));
+        if (p.node_id != s->node->view.node_id &&
+            kl_core_node(&read.view, p.node_id, &record) == KL_OK && record->data_uuid.len != 0) {
+            kl_node_member_address(p.node_id, record->generation, p.address);
+            p.votes = s->node->view.votes(s->node, w->id, p.node_id);
+            p.standby = record->standby;
+            p.connected = kl_peers_connected(s->node->peers, p.node_id);
+            bring_member(s, w, group, status, &p);
         }
         kl_pb_wipe_free((ProtobufCMessage *)record, &kl_pb_allocator);
     }
@@ -436,6 +472,7 @@ static void look_at_group(struct kl_steward *s, struct group_work *w)
     if (st == KL_NOT_FOUND && status.ready) {
         propose_init(s, w);
     } else if (st == KL_OK && w->id == 0) {
+        kl_node_learn(s->node, &read.view);
         look_at_directory(s, w, &read.view, status.ready);
     }
     kl_group_read_local_end(group, &read);
@@ -444,6 +481,7 @@ static void look_at_group(struct kl_steward *s, struct group_work *w)
         serve_replace(s, w, status.ready);
     }
     if (st == KL_OK && status.ready) {
+        kl_node_give_way(s->node, group, &status);
         reconcile_members(s, w, group, &status);
         kl_scheduler_tick(w->scheduler);
         kl_finisher_tick(w->finisher);
@@ -455,14 +493,23 @@ static void look_at_group(struct kl_steward *s, struct group_work *w)
 static void look_for_others(struct kl_steward *s)
 {
     const struct kl_config *c = &s->node->config;
-    bool alone = c->nodes_n > 1;
+    const size_t n = s->node->view.nodes_n;
+    bool alone = n > 1;
 
-    for (size_t i = 0; alone && i < c->nodes_n; i++) {
+    for (size_t i = 0; alone && i < n; i++) {
         alone = !kl_peers_connected(s->node->peers, c->nodes[i].id);
     }
     if (!alone) {
         s->alone_ms = 0;
         return;
+    }
+    if (s->alone_ms < ALONE_MS && s->alone_ms + PERIOD_MS >= ALONE_MS &&
+        (s->node->infos[kl_node_position(s->node, s->node->view.node_id)].marks &
+         KL_NODE_REMOVED) != 0) {
+        kl_log(KL_LOG_ERROR, "steward",
+               "this node was removed from the cluster and the others have left it; this process "
+               "ends");
+        _exit(KL_EXIT_DUPLICATE);
     }
     if (s->alone_ms < ALONE_MS && s->alone_ms + PERIOD_MS >= ALONE_MS) {
         kl_log(KL_LOG_WARN, "steward",

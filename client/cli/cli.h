@@ -56,6 +56,12 @@ enum kl_cli_opt {
     KL_OPT_NODE_ID,
     KL_OPT_NODE,
     KL_OPT_WATCH,
+    KL_OPT_REGION,
+    KL_OPT_CLIENT_ADDRESS,
+    KL_OPT_PEER_ADDRESS,
+    KL_OPT_WITNESS,
+    KL_OPT_STANDBY,
+    KL_OPT_NO_WAIT,
     /* Options of every command. */
     KL_OPT_ENDPOINT,
     KL_OPT_CA_FILE,
@@ -285,6 +291,11 @@ int kl_cli_cluster_status(struct kl_cli *cli);
 int kl_cli_cluster_digest(struct kl_cli *cli);
 int kl_cli_cluster_transfer(struct kl_cli *cli);
 int kl_cli_cluster_replace_node(struct kl_cli *cli);
+int kl_cli_cluster_add_node(struct kl_cli *cli);
+int kl_cli_cluster_promote(struct kl_cli *cli);
+int kl_cli_cluster_remove_node(struct kl_cli *cli);
+int kl_cli_cluster_drain(struct kl_cli *cli);
+int kl_cli_cluster_undrain(struct kl_cli *cli);
 int kl_cli_cluster_confirm_time(struct kl_cli *cli);
 int kl_cli_health(struct kl_cli *cli);
 int kl_cli_completion(struct kl_cli *cli);

@@ -150,21 +150,6 @@ int kl_cli_cluster_transfer(struct kl_cli *cli)
     return st == KLUIS_OK ? KL_CLI_OK : kl_cli_failed(cli, st);
 }
 
-int kl_cli_cluster_replace_node(struct kl_cli *cli)
-{
-    Kluis__V1__ClusterReplaceNodeRequest request = KLUIS__V1__CLUSTER_REPLACE_NODE_REQUEST__INIT;
-    struct kl_cli_progress *progress = kl_cli_progress_start(cli, "replacing the node");
-    void *response = NULL;
-    enum kluis_status st;
-
-    request.node_id = cli->args.number[KL_OPT_NODE_ID];
-    st = kl_cli_rpc(cli, "/kluis.v1.Cluster/ReplaceNode", &request, true, NULL, 0,
-                    &kluis__v1__cluster_replace_node_response__descriptor, &response);
-    kl_cli_progress_end(progress);
-    kl_pb_wipe_free(response, &kl_pb_allocator);
-    return st == KLUIS_OK ? KL_CLI_OK : kl_cli_failed(cli, st);
-}
-
 static const struct kl_cli_column confirm_fields[] = {
     {"Confirmed", "confirmed"}, {"Before", "before.time"},  {"Reason", "before.reason"},
     {"Time", "after.time"},     {"LeadMs", "after.leadMs"}, {"PurgesHeld", "after.purgesHeld"},

@@ -98,7 +98,26 @@ static const struct kl_cli_use cluster_transfer_uses[] = {
 };
 static const struct kl_cli_use cluster_confirm_uses[] = {
     {KL_OPT_NODE, false, "Speak to this node; default: any. The others follow within seconds."}};
-static const struct kl_cli_use cluster_replace_uses[] = {{KL_OPT_NODE_ID, true, NULL}};
+static const struct kl_cli_use cluster_node_uses[] = {
+    {KL_OPT_NODE_ID, true, "Id of the node."},
+    {KL_OPT_NO_WAIT, false, NULL},
+};
+static const struct kl_cli_use cluster_add_uses[] = {
+    {KL_OPT_NODE_ID, true, "Id of the node: one that was never used."},
+    {KL_OPT_NAME, true, "Name of the node: letters, digits and -, beginning with a letter."},
+    {KL_OPT_REGION, true, NULL},
+    {KL_OPT_CLIENT_ADDRESS, true, NULL},
+    {KL_OPT_PEER_ADDRESS, true, NULL},
+    {KL_OPT_WITNESS, false, NULL},
+    {KL_OPT_STANDBY, false, NULL},
+    {KL_OPT_NO_WAIT, false, NULL},
+};
+static const struct kl_cli_use cluster_region_uses[] = {
+    {KL_OPT_REGION, true, NULL},
+    {KL_OPT_NO_WAIT, false, NULL},
+};
+static const struct kl_cli_use cluster_undrain_uses[] = {{KL_OPT_NODE_ID, true, "Id of the node."}};
+static const struct kl_cli_use cluster_undrain_region_uses[] = {{KL_OPT_REGION, true, NULL}};
 
 const struct kl_cli_group kl_cli_groups[] = {
     {"vault", "Vaults: named containers of secrets",
@@ -215,6 +234,10 @@ const struct kl_cli_command kl_cli_commands[] = {
      "Exit status 1 when two differ at one index.",
      "cluster digest\ncluster digest --group 1\n", USES(cluster_digest_uses), false,
      kl_cli_cluster_digest},
+    {"cluster", "move-leader", "Hand the leadership of a group over",
+     "The same as transfer. Needs the right cluster/admin.",
+     "cluster move-leader --group 1 --to n2\n", USES(cluster_transfer_uses), false,
+     kl_cli_cluster_transfer},
     {"cluster", "transfer", "Hand the leadership of a group over", "Needs the right cluster/admin.",
      "cluster transfer --group 1\n"
      "cluster transfer --group 1 --to n2\n",
@@ -222,8 +245,41 @@ const struct kl_cli_command kl_cli_commands[] = {
     {"cluster", "replace-node", "Take a node with a new data directory into the cluster",
      "For a node whose disk was lost: move its data directory away, run kluisd --join, start it, "
      "then this. It is filled from the others while they serve. Needs the right cluster/admin.",
-     "cluster replace-node --node-id 3\n", USES(cluster_replace_uses), false,
+     "cluster replace-node --node-id 3\n", USES(cluster_node_uses), false,
      kl_cli_cluster_replace_node},
+    {"cluster", "add-node", "Add a node to the running cluster",
+     "Make its certificate, its configuration (with itself and the others) and its data directory "
+     "with kluisd --join, start it, then this. It is filled from the others while they serve, and "
+     "votes once it has caught up; what is still to come is shown. Its region must be one of the "
+     "configuration. Put it into the configuration of the others when they are restarted. Needs "
+     "the "
+     "right cluster/admin.",
+     "cluster add-node --node-id 4 --name n4 --region west --client-address n4:7400 --peer-address "
+     "n4:7401\n",
+     USES(cluster_add_uses), false, kl_cli_cluster_add_node},
+    {"cluster", "promote", "Let a node vote that was added with --standby",
+     "Needs the right cluster/admin.", "cluster promote --node-id 4\n", USES(cluster_node_uses),
+     false, kl_cli_cluster_promote},
+    {"cluster", "remove-node", "Take a node out of the cluster for good",
+     "Its leadership is handed over, it leaves its groups, then its certificate is refused and its "
+     "id is not used again. Refused when a group would not keep a majority that is connected and "
+     "caught up. Needs the right cluster/admin.",
+     "cluster remove-node --node-id 4\n", USES(cluster_node_uses), false,
+     kl_cli_cluster_remove_node},
+    {"cluster", "drain-node", "Move all leadership away from a node",
+     "For maintenance: no call fails. It leads nothing, while another node can, until it is "
+     "undrained. Ends when it leads nothing. Needs the right cluster/admin.",
+     "cluster drain-node --node-id 1\n", USES(cluster_node_uses), false, kl_cli_cluster_drain},
+    {"cluster", "undrain-node", "Let a drained node lead again", "Needs the right cluster/admin.",
+     "cluster undrain-node --node-id 1\n", USES(cluster_undrain_uses), false,
+     kl_cli_cluster_undrain},
+    {"cluster", "drain-region", "Move all leadership out of a region",
+     "A planned failover: no call fails. Needs the right cluster/admin.",
+     "cluster drain-region --region west\n", USES(cluster_region_uses), false,
+     kl_cli_cluster_drain},
+    {"cluster", "undrain-region", "Let the nodes of a drained region lead again",
+     "Needs the right cluster/admin.", "cluster undrain-region --region west\n",
+     USES(cluster_undrain_region_uses), false, kl_cli_cluster_undrain},
     {"cluster", "confirm-time", "Say that the nodes' clocks are right, so that purges go on",
      "Scheduled purges are held while the clocks differ from the cluster's time and nothing "
      "explains "

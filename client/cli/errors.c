@@ -19,6 +19,7 @@ int kl_cli_exit_of(enum kluis_status status)
     case KLUIS_VAULT_DELETED:
     case KLUIS_PURGE_PROTECTED:
     case KLUIS_CHANGED:
+    case KLUIS_QUORUM:
         return KL_CLI_CONFLICT;
     case KLUIS_DISABLED:
     case KLUIS_FORBIDDEN:
@@ -122,6 +123,8 @@ static const struct advice advices[] = {
     {KLUIS_EXHAUSTED, NULL, NULL, "the cluster is busy: try again later"},
     {KLUIS_CHANGED, NULL, NULL,
      "somebody else changed it at the same time: look at it and try again"},
+    {KLUIS_QUORUM, NULL, NULL,
+     "bring the other nodes up first: kluis cluster status shows who is connected and how far"},
     {KLUIS_FIXED, NULL, NULL, "the retention is chosen when a vault is created and never changes"},
     {KLUIS_BLOB_MALFORMED, NULL, NULL, "give the file that kluis secret backup wrote"},
     {KLUIS_BLOB_FORMAT, NULL, NULL,

@@ -57,6 +57,7 @@ enum kluis_status {
     KLUIS_CLOSED = 35,
     KLUIS_INTERNAL = 36,
     KLUIS_TOO_OLD = 37,
+    KLUIS_QUORUM = 38,
 };
 
 /* "NOT_FOUND"; static. */

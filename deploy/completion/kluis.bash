@@ -30,6 +30,9 @@ _kluis() {
     --node-id) return ;;
     --node) return ;;
     --watch | -w) return ;;
+    --region) return ;;
+    --client-address) return ;;
+    --peer-address) return ;;
     --endpoint) return ;;
     --ca-file) compopt -o default; return ;;
     --token-file) compopt -o default; return ;;
@@ -86,11 +89,19 @@ _kluis() {
         ;;
     cluster)
         case $command in
-        '') words="status digest transfer replace-node confirm-time" ;;
+        '') words="status digest move-leader transfer replace-node add-node promote remove-node drain-node undrain-node drain-region undrain-region confirm-time" ;;
         status) words="--node --watch" ;;
         digest) words="--group --node" ;;
+        move-leader) words="--group --to" ;;
         transfer) words="--group --to" ;;
-        replace-node) words="--node-id" ;;
+        replace-node) words="--node-id --no-wait" ;;
+        add-node) words="--node-id --name --region --client-address --peer-address --witness --standby --no-wait" ;;
+        promote) words="--node-id --no-wait" ;;
+        remove-node) words="--node-id --no-wait" ;;
+        drain-node) words="--node-id --no-wait" ;;
+        undrain-node) words="--node-id" ;;
+        drain-region) words="--region --no-wait" ;;
+        undrain-region) words="--region" ;;
         confirm-time) words="--node" ;;
         esac
         ;;

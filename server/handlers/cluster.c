@@ -57,18 +57,35 @@ static void *pointers(size_t n)
 
 /* ---- status ---- */
 
+/* The groups that the node is to hold by the layout. */
+static enum kl_status add_held(const struct kl_node_view *node, Kluis__V1__NodeStatus *s)
+{
+    s->groups = kl_calloc(node->groups_n, sizeof *s->groups);
+    if (s->groups == NULL) {
+        return KL_NO_MEMORY;
+    }
+    for (size_t i = 0; i < node->groups_n; i++) {
+        if (node->votes(node->ctx, node->groups[i], s->node_id)) {
+            s->groups[s->n_groups++] = node->groups[i];
+        }
+    }
+    return KL_OK;
+}
+
 static enum kl_status add_nodes(const struct kl_node_view *node,
                                 Kluis__V1__ClusterStatusResponse *r)
 {
+    const size_t n = node->nodes_n; /* it may grow meanwhile */
     struct kl_clock_view clock;
 
     node->clock(node->ctx, &clock);
-    r->nodes = pointers(node->nodes_n);
+    r->nodes = pointers(n);
     if (r->nodes == NULL) {
         return KL_NO_MEMORY;
     }
-    for (size_t i = 0; i < node->nodes_n; i++) {
+    for (size_t i = 0; i < n; i++) {
         const struct kl_node_info *info = &node->nodes[i];
+        const unsigned marks = info->marks;
         Kluis__V1__NodeStatus *s = kl_pb_new(&kluis__v1__node_status__descriptor);
 
         if (s == NULL) {
@@ -78,11 +95,15 @@ static enum kl_status add_nodes(const struct kl_node_view *node,
         s->node_id = info->node_id;
         s->self = info->node_id == node->node_id;
         s->witness = info->witness;
+        s->standby = (marks & KL_NODE_STANDBY) != 0;
+        s->drained = (marks & KL_NODE_DRAINED) != 0;
+        s->removed = (marks & KL_NODE_REMOVED) != 0;
         s->connected = s->self || node->connected(node->ctx, info->node_id);
         kl_clock_of_node(&clock, s);
         if (kl_pb_string(&s->name, info->name) != KL_OK ||
             kl_pb_string(&s->region, info->region) != KL_OK ||
-            kl_pb_string(&s->client_address, info->client_address) != KL_OK) {
+            kl_pb_string(&s->client_address, info->client_address) != KL_OK ||
+            add_held(node, s) != KL_OK) {
             return KL_NO_MEMORY;
         }
     }

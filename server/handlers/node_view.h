@@ -8,13 +8,18 @@
 
 #include "rpc.pb-c.h"
 
+#include <stdatomic.h>
+
 struct kl_node_info {
     uint64_t node_id;
     const char *name;
     const char *region;
     const char *client_address;
     bool witness;
+    _Atomic unsigned marks; /* KL_NODE_…, as the directory here says */
 };
+
+enum { KL_NODE_STANDBY = 1, KL_NODE_DRAINED = 2, KL_NODE_REMOVED = 4 };
 
 /* Where the vaults of a group are; borrowed from the configuration. */
 struct kl_placement {
@@ -48,8 +53,9 @@ struct kl_node_view {
     const char *const *locations; /* regions a vault may be made in; first is the default */
     size_t locations_n;
     uint64_t node_id;
-    const struct kl_node_info *nodes; /* of the configuration */
-    size_t nodes_n;
+    /* Of the configuration, and behind them those that were added since. Only grows. */
+    const struct kl_node_info *nodes;
+    _Atomic size_t nodes_n;
     bool witness;           /* this node: it serves no vault */
     const uint16_t *groups; /* ids of the cluster's groups, rising; [0] is the directory */
     size_t groups_n;
@@ -64,6 +70,12 @@ struct kl_node_view {
     /* Cluster-wide counters for status; fn per counter. */
     void (*counters)(void *ctx, void (*fn)(void *arg, const char *name, uint64_t value), void *arg);
     /* Membership: begins the replacement of a node whose data directory is new. done once. */
+    /* Directory leader: could such a node be added; could these leave their groups (for_good) or give up
+     * their leadership? KL_OK, or a status and a line for people that names the group. */
+    enum kl_status (*may_add)(void *ctx, const char *region, bool witness, char *why,
+                              size_t why_len);
+    enum kl_status (*may_leave)(void *ctx, const uint64_t *ids, size_t n, bool for_good, char *why,
+                                size_t why_len);
     void (*replace_node)(void *ctx, uint64_t node_id, kl_group_done_fn done, void *arg);
     void (*clock)(void *ctx, struct kl_clock_view *out);
     /* An operator says that the clocks are right, having been shown clocks_ms (0: has not looked).

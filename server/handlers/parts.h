@@ -39,6 +39,10 @@
     X(cluster_transfer)                                                                            \
     X(cluster_replace_node)                                                                        \
     X(cluster_confirm_time)                                                                        \
+    X(cluster_add_node)                                                                            \
+    X(cluster_promote_node)                                                                        \
+    X(cluster_remove_node)                                                                         \
+    X(cluster_drain)                                                                               \
     X(health_check)                                                                                \
     X(internal_place_vault)                                                                        \
     X(internal_release_vault)                                                                      \

@@ -26,8 +26,8 @@ struct kl_peer *kl_peers_find(struct kl_peers *peers, uint64_t node)
     return NULL;
 }
 
-/* A node that is not in the configuration has proven itself by its certificate: it was added while
- * we ran. It dials us; we learn its address at the next start. */
+/* A node of whose address nothing is known has proven itself by its certificate and check_uuid: it was
+ * added while we ran, and dials us. */
 struct kl_peer *kl_peers_add(struct kl_peers *peers, uint64_t node)
 {
     struct kl_peer *peer = kl_peers_find(peers, node);
@@ -37,6 +37,49 @@ struct kl_peer *kl_peers_add(struct kl_peers *peers, uint64_t node)
         *peer = (struct kl_peer){.node = node};
     }
     return peer;
+}
+
+enum kl_status kl_peers_add_node(struct kl_peers *peers, uint64_t node, const char *address)
+{
+    char *copy = kl_strdup(address);
+    struct kl_peer *peer;
+    enum kl_status st = KL_OK;
+
+    if (copy == NULL) {
+        return KL_NO_MEMORY;
+    }
+    nng_mtx_lock(peers->lock);
+    peer = kl_peers_add(peers, node);
+    if (peer == NULL) {
+        st = KL_EXHAUSTED;
+    } else if (peer->address == NULL) {
+        peer->address = copy;
+        copy = NULL;
+        nng_cv_wake(peers->cv);
+    }
+    nng_mtx_unlock(peers->lock);
+    kl_free(copy);
+    return st;
+}
+
+void kl_peers_drop_node(struct kl_peers *peers, uint64_t node)
+{
+    struct kl_peer *peer;
+    char *address = NULL;
+
+    nng_mtx_lock(peers->lock);
+    peer = kl_peers_find(peers, node);
+    if (peer != NULL) {
+        address = peer->address;
+        peer->address = NULL;
+    }
+    for (struct kl_peer_link *l = peers->links; peer != NULL && l != NULL; l = l->next) {
+        if (l->peer == peer) {
+            kl_conn_close(l->conn);
+        }
+    }
+    nng_mtx_unlock(peers->lock);
+    kl_free(address);
 }
 
 /* ---- sending ---- */

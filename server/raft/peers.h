@@ -35,13 +35,15 @@ struct kl_peers_options {
                        struct kl_bytes call);
     /* The control connection to a node came up or went down. */
     void (*on_peer)(void *ctx, uint64_t node, bool connected);
-    /* Is this data directory the one registered for the node? KL_OK; otherwise the connection is refused.
+    /* Is this data directory the one registered for the node? KL_OK; otherwise the connection is refused,
+     * with KL_NOT_FOUND because the node was removed.
      * generation: as the node itself says, 0 when it does not know. */
     enum kl_status (*check_uuid)(void *ctx, uint64_t node, const uint8_t uuid[KL_ID_LEN],
                                  uint64_t generation);
     /* What to say of our own data directory; NULL: 0. Any thread, often; must not block. */
     uint64_t (*generation)(void *ctx);
-    /* This node was refused by a peer because another data directory or process holds its id.
+    /* This node was refused by a peer because another data directory or process holds its id, or because
+     * it was removed.
      * generation: what the refused greeting said; it may have been an old one. */
     void (*on_refused)(void *ctx, uint64_t by_node, uint64_t generation, const char *why);
 };
@@ -55,6 +57,14 @@ void kl_peers_stop(struct kl_peers *peers);
 void kl_peers_free(struct kl_peers *peers);
 /* Port of the peer listener (options.listen may say 0); 0 when there is none. */
 uint16_t kl_peers_port(const struct kl_peers *peers);
+
+/* A node that came while we run: it is dialled from now on, or dials us. Does nothing when its address
+ * is known already. KL_EXHAUSTED, KL_NO_MEMORY. [any] */
+KL_MUST_USE enum kl_status kl_peers_add_node(struct kl_peers *peers, uint64_t node,
+                                             const char *address);
+/* A node that went for good: its connections are closed, it is not dialled any more. Whether it may come
+ * again is for check_uuid to say. [any] */
+void kl_peers_drop_node(struct kl_peers *peers, uint64_t node);
 
 /* Sends a packed kluis.peer.Message; drops it when there is no connection or its queue is full. [any] */
 void kl_peers_send(struct kl_peers *peers, uint64_t to_node, uint16_t group, enum kl_lane lane,

@@ -113,7 +113,7 @@ void kl_peer_refused(struct kl_peer_link *link, struct kl_bytes body)
 
         kl_log(refusal_level(link, false, st), "raft", "a node refused us node=%llu why=%s",
                (unsigned long long)link->node, reply->message);
-        if (st == KL_ALREADY_EXISTS && options->on_refused != NULL) {
+        if ((st == KL_ALREADY_EXISTS || st == KL_NOT_FOUND) && options->on_refused != NULL) {
             options->on_refused(options->ctx, link->node, link->told, reply->message);
         }
     }
@@ -177,6 +177,9 @@ static bool check_directory(const struct kl_peer_link *link, const Kluis__Peer__
     }
     if (kl_status_info(st)->retry_safe) {
         return verdict(v, KL_UNAVAILABLE, "the data directory cannot be checked now");
+    }
+    if (st == KL_NOT_FOUND) {
+        return verdict(v, KL_NOT_FOUND, "the node was removed from the cluster");
     }
     return verdict(v, KL_ALREADY_EXISTS, "the node id is registered with another data directory");
 }

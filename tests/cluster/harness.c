@@ -45,6 +45,7 @@ struct cluster {
     char dir[PATH_LEN / 2];
     char ca[PATH_LEN];
     char token[128];
+    char hash[128]; /* of the token */
     char kluisd[PATH_LEN];
     struct node nodes[CLUSTER_NODES_MAX];
     unsigned n;
@@ -231,8 +232,7 @@ static void draw_ports(uint16_t *ports, size_t n)
     }
 }
 
-static void write_config(struct cluster *c, unsigned i, const struct cluster_options *o,
-                         const char *hash)
+static void write_config(struct cluster *c, unsigned i, const struct cluster_options *o)
 {
     FILE *f = fopen(c->nodes[i].config, "w");
 
@@ -261,14 +261,28 @@ static void write_config(struct cluster *c, unsigned i, const struct cluster_opt
                       c->nodes[k].client_address, c->nodes[k].peer_address,
                       (o->witnesses & 1u << k) != 0 ? "yes" : "no");
     }
-    (void)fprintf(
-        f, "[principal admin]\ntoken_sha256 = %s\nrights = *, vaults/purge, secrets/purge\n", hash);
+    (void)fprintf(f,
+                  "[principal admin]\ntoken_sha256 = %s\nrights = *, vaults/purge, secrets/purge\n",
+                  c->hash);
     if (fclose(f) != 0) {
         die("%s: %s", c->nodes[i].config, strerror(errno));
     }
 }
 
-static void make_files(struct cluster *c, char *hash, size_t hash_len)
+static void make_certificate(struct cluster *c, unsigned i)
+{
+    char name[16];
+    char id[16];
+
+    (void)snprintf(name, sizeof name, "n%u", i + 1);
+    (void)snprintf(id, sizeof id, "%u", i + 1);
+    make(c,
+         (const char *[]){"--issue", c->dir, "--name", name, "--cluster", "test", "--node-id", id,
+                          "--hosts", "127.0.0.1,localhost", NULL},
+         NULL, 0);
+}
+
+static void make_files(struct cluster *c)
 {
     char path[PATH_LEN];
     char token_file[PATH_LEN];
@@ -276,20 +290,12 @@ static void make_files(struct cluster *c, char *hash, size_t hash_len)
 
     make(c, (const char *[]){"--make-ca", c->dir, "--cluster", "test", NULL}, NULL, 0);
     for (unsigned i = 0; i < c->n; i++) {
-        char name[16];
-        char id[16];
-
-        (void)snprintf(name, sizeof name, "n%u", i + 1);
-        (void)snprintf(id, sizeof id, "%u", i + 1);
-        make(c,
-             (const char *[]){"--issue", c->dir, "--name", name, "--cluster", "test", "--node-id",
-                              id, "--hosts", "127.0.0.1,localhost", NULL},
-             NULL, 0);
+        make_certificate(c, i);
     }
     (void)snprintf(path, sizeof path, "%s/seal", c->dir);
     make(c, (const char *[]){"--make-seal", path, NULL}, NULL, 0);
     (void)snprintf(token_file, sizeof token_file, "%s/token", c->dir);
-    make(c, (const char *[]){"--make-token", token_file, NULL}, hash, hash_len);
+    make(c, (const char *[]){"--make-token", token_file, NULL}, c->hash, sizeof c->hash);
     f = fopen(token_file, "r");
     if (f == NULL || fgets(c->token, sizeof c->token, f) == NULL) {
         die("%s: cannot be read", token_file);
@@ -341,12 +347,44 @@ struct cluster_options cluster_paired(void)
     };
 }
 
+static void name_files(struct cluster *c, unsigned i, const struct cluster_options *o,
+                       const uint16_t ports[2])
+{
+    struct node *n = &c->nodes[i];
+
+    (void)snprintf(n->config, sizeof n->config, "%s/n%u.conf", c->dir, i + 1);
+    (void)snprintf(n->log, sizeof n->log, "%s/n%u.log", c->dir, i + 1);
+    if (o->data_dirs == NULL || o->data_dirs[i] == NULL) {
+        (void)snprintf(n->data, sizeof n->data, "%s/data%u", c->dir, i + 1);
+    } else {
+        (void)snprintf(n->data, sizeof n->data, "%s", o->data_dirs[i]);
+    }
+    (void)snprintf(n->client_address, sizeof n->client_address, "127.0.0.1:%u", ports[0]);
+    (void)snprintf(n->peer_address, sizeof n->peer_address, "127.0.0.1:%u", ports[1]);
+}
+
+unsigned cluster_grow(struct cluster *c, const struct cluster_options *o)
+{
+    unsigned i = c->n;
+    uint16_t ports[2];
+
+    if (i == CLUSTER_NODES_MAX) {
+        die("too many nodes");
+    }
+    draw_ports(ports, 2);
+    name_files(c, i, o, ports);
+    c->n++;
+    make_certificate(c, i);
+    write_config(c, i, o);
+    make(c, (const char *[]){"--join", "--config", c->nodes[i].config, NULL}, NULL, 0);
+    return i;
+}
+
 struct cluster *cluster_new(const struct cluster_options *o)
 {
     struct cluster *c = calloc(1, sizeof *c);
     const char *base = getenv("TMPDIR");
     uint16_t ports[2 * CLUSTER_NODES_MAX];
-    char hash[128];
 
     if (c == NULL || o->nodes == 0 || o->nodes > CLUSTER_NODES_MAX) {
         die("bad number of nodes");
@@ -359,22 +397,12 @@ struct cluster *cluster_new(const struct cluster_options *o)
     }
     (void)snprintf(c->ca, sizeof c->ca, "%s/ca.crt", c->dir);
     draw_ports(ports, (size_t)2 * c->n);
-    make_files(c, hash, sizeof hash);
+    make_files(c);
     for (unsigned i = 0; i < c->n; i++) {
-        struct node *n = &c->nodes[i];
-
-        (void)snprintf(n->config, sizeof n->config, "%s/n%u.conf", c->dir, i + 1);
-        (void)snprintf(n->log, sizeof n->log, "%s/n%u.log", c->dir, i + 1);
-        if (o->data_dirs == NULL || o->data_dirs[i] == NULL) {
-            (void)snprintf(n->data, sizeof n->data, "%s/data%u", c->dir, i + 1);
-        } else {
-            (void)snprintf(n->data, sizeof n->data, "%s", o->data_dirs[i]);
-        }
-        (void)snprintf(n->client_address, sizeof n->client_address, "127.0.0.1:%u", ports[2 * i]);
-        (void)snprintf(n->peer_address, sizeof n->peer_address, "127.0.0.1:%u", ports[2 * i + 1]);
+        name_files(c, i, o, &ports[(size_t)2 * i]);
     }
     for (unsigned i = 0; i < c->n; i++) {
-        write_config(c, i, o, hash);
+        write_config(c, i, o);
         make(c, (const char *[]){"--init", "--config", c->nodes[i].config, NULL}, NULL, 0);
         if (o->fake_clocks) {
             (void)snprintf(c->nodes[i].clock, sizeof c->nodes[i].clock, "%s/n%u.clock", c->dir,

@@ -70,6 +70,9 @@ pid_t cluster_pid(const struct cluster *c, unsigned node);
 unsigned long cluster_rss_kib(const struct cluster *c, unsigned node); /* resident memory */
 /* Built with a sanitizer: then memory says nothing. */
 bool cluster_sanitized(const struct cluster *c, unsigned node);
+/* Makes the files of one more node, with a data directory that joins; the others' configurations do not
+ * tell of it. Returns its number. options as for cluster_new, `region` with one more. */
+unsigned cluster_grow(struct cluster *c, const struct cluster_options *options);
 /* Removes the data directory of a stopped node and makes an empty one that joins. */
 void cluster_wipe(struct cluster *c, unsigned node);
 /* Text in the node's log so far. */

@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const char *const locations[] = {"north", "south"};
 static const uint16_t groups[] = {0, 1};
-static const struct kl_node_info infos[] = {{1, "one", "north", "127.0.0.1:1", false}};
+static const struct kl_node_info infos[] = {{1, "one", "north", "127.0.0.1:1", false, 0}};
 
 static struct kl_keyring *ring;
 static struct fake_store *store;

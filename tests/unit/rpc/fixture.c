@@ -7,9 +7,9 @@
 static const char *const locations[] = {"north", "south"};
 static const uint16_t group_ids[] = {0, 1, 2};
 static const struct kl_node_info infos[] = {
-    {1, "one", "north", "127.0.0.1:1001", false},
-    {2, "two", "south", "127.0.0.1:1002", false},
-    {3, "three", "south", "127.0.0.1:1003", false},
+    {1, "one", "north", "127.0.0.1:1001", false, 0},
+    {2, "two", "south", "127.0.0.1:1002", false, 0},
+    {3, "three", "south", "127.0.0.1:1003", false, 0},
 };
 
 /* ---- clock ---- */

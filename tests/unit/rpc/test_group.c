@@ -19,7 +19,7 @@ enum { GROUPS = 2, WAIT_MS = 20000 };
 
 static const uint16_t group_ids[GROUPS] = {0, 1};
 static const char *const locations[] = {"here"};
-static const struct kl_node_info infos[] = {{1, "one", "here", "127.0.0.1:1", false}};
+static const struct kl_node_info infos[] = {{1, "one", "here", "127.0.0.1:1", false, 0}};
 
 struct node {
     const char *dir;

@@ -1,0 +1,318 @@
+/*
+ * Who belongs to the cluster, while it runs. The directory says; here it is taken over into the node's
+ * table, and asked before somebody goes: does every group keep a majority that is connected and caught
+ * up, and somebody who can lead?
+ */
+#include "server/node_parts.h"
+
+#include "common/alloc.h"
+#include "server/runtime/log.h"
+
+#include <raft.h>
+#include <stdio.h>
+#include <string.h>
+
+void kl_node_describe(struct kl_node *node, size_t i)
+{
+    const struct kl_config_node *n = &node->config.nodes[i];
+    struct kl_node_info *info = &node->infos[i];
+
+    info->node_id = n->id;
+    info->name = n->name;
+    info->region = n->region;
+    info->client_address = n->client_address;
+    info->witness = n->witness;
+}
+
+/* ---- learning ---- */
+
+static void copy_text(char *to, size_t len, const char *from)
+{
+    (void)snprintf(to, len, "%s", from);
+}
+
+/* A node that no configuration told of: into the table, then among the peers. */
+static void learn_new(struct kl_node *node, const Kluis__Store__NodeRecord *record)
+{
+    const size_t i = node->view.nodes_n;
+    struct kl_config_node *n = &node->config.nodes[i];
+
+    if (i == KL_NODES_MAX || record->name[0] == 0) {
+        return;
+    }
+    n->id = record->node_id;
+    copy_text(n->name, sizeof n->name, record->name);
+    copy_text(n->region, sizeof n->region, record->region);
+    copy_text(n->client_address, sizeof n->client_address, record->client_address);
+    copy_text(n->peer_address, sizeof n->peer_address, record->peer_address);
+    n->witness = record->witness;
+    kl_node_describe(node, i);
+    node->view.nodes_n = i + 1;
+    if (kl_peers_add_node(node->peers, n->id, n->peer_address) != KL_OK) {
+        kl_log(KL_LOG_ERROR, "node", "cannot note a new node node=%llu", (unsigned long long)n->id);
+    }
+    kl_log(KL_LOG_INFO, "node", "new node node=%llu name=%s region=%s address=%s",
+           (unsigned long long)n->id, n->name, n->region, n->peer_address);
+}
+
+static bool is_member_somewhere(struct kl_node *node, uint64_t id)
+{
+    struct kl_group_status status;
+
+    for (size_t g = 0; g < node->groups_n; g++) {
+        struct kl_host_uv *host = atomic_load(&node->hosts[g]);
+
+        if (host == NULL) {
+            continue;
+        }
+        kl_group_status(kl_host_uv_group(host), &status);
+        for (size_t i = 0; i < status.members_n; i++) {
+            if (status.members[i].node_id == id) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static bool learn_one(void *arg, const Kluis__Store__NodeRecord *record)
+{
+    struct kl_node *node = arg;
+    unsigned marks = (record->standby ? (unsigned)KL_NODE_STANDBY : 0) |
+                     (record->drained ? (unsigned)KL_NODE_DRAINED : 0) |
+                     (record->removed ? (unsigned)KL_NODE_REMOVED : 0);
+    int i = kl_node_position(node, record->node_id);
+
+    if (i < 0 && !record->removed) {
+        learn_new(node, record);
+        i = kl_node_position(node, record->node_id);
+    }
+    if (i < 0) {
+        return true;
+    }
+    node->infos[i].marks = marks;
+    /* It goes on to take part until it is in no group any more. */
+    if (record->removed && record->node_id != node->view.node_id &&
+        kl_peers_connected(node->peers, record->node_id) &&
+        !is_member_somewhere(node, record->node_id)) {
+        kl_log(KL_LOG_INFO, "node", "removed node=%llu", (unsigned long long)record->node_id);
+        kl_peers_drop_node(node->peers, record->node_id);
+    }
+    return true;
+}
+
+void kl_node_learn(struct kl_node *node, const struct kl_view *directory)
+{
+    if (kl_core_nodes(directory, learn_one, node) != KL_OK) {
+        kl_log(KL_LOG_WARN, "node", "the nodes in the directory cannot be read");
+    }
+}
+
+/* ---- giving way ---- */
+
+static unsigned marks_of(const struct kl_node *node, uint64_t id)
+{
+    int i = kl_node_position(node, id);
+
+    return i < 0 ? 0 : node->infos[i].marks;
+}
+
+static bool caught_up(struct kl_node *node, const struct kl_group_status *status,
+                      const struct kl_group_member *m)
+{
+    return m->node_id == node->view.node_id ||
+           (kl_peers_connected(node->peers, m->node_id) &&
+            m->match_index + KL_CATCH_UP_ENTRIES >= status->last_index);
+}
+
+/* Nearest home first, then whoever has most. */
+static const struct kl_group_member *successor(struct kl_node *node,
+                                               const struct kl_group_status *status)
+{
+    const struct kl_group_member *best = NULL;
+    enum kl_topology_distance best_distance = KL_NODE_WITNESS;
+
+    for (size_t k = 0; k < status->members_n; k++) {
+        const struct kl_group_member *m = &status->members[k];
+        int i = kl_node_position(node, m->node_id);
+        enum kl_topology_distance distance;
+
+        if (i < 0 || m->role != RAFT_VOTER || m->node_id == node->view.node_id ||
+            node->infos[i].marks != 0 || node->infos[i].witness || !caught_up(node, status, m)) {
+            continue;
+        }
+        distance = kl_topology_distance(&node->config, status->id, node->infos[i].region,
+                                        node->infos[i].witness);
+        if (best == NULL || distance < best_distance ||
+            (distance == best_distance && m->match_index > best->match_index)) {
+            best = m;
+            best_distance = distance;
+        }
+    }
+    return best;
+}
+
+static void gave_way(void *arg, enum kl_status status)
+{
+    atomic_bool *busy = arg;
+
+    (void)status; /* looked at again in the next round */
+    atomic_store(busy, false);
+}
+
+void kl_node_give_way(struct kl_node *node, struct kl_group *group,
+                      const struct kl_group_status *status)
+{
+    const unsigned marks = marks_of(node, node->view.node_id);
+    const struct kl_group_member *to;
+
+    if (!status->ready ||
+        ((marks & (KL_NODE_DRAINED | KL_NODE_REMOVED)) == 0 && !node->view.witness)) {
+        return;
+    }
+    to = successor(node, status);
+    if (to == NULL || atomic_exchange(&node->giving_way[status->id], true)) {
+        return;
+    }
+    kl_log(KL_LOG_INFO, "node", "giving way group=%u to=%llu why=%s", (unsigned)status->id,
+           (unsigned long long)to->node_id,
+           (marks & KL_NODE_REMOVED) != 0   ? "removed"
+           : (marks & KL_NODE_DRAINED) != 0 ? "drained"
+                                            : "witness");
+    kl_group_transfer(group, to->node_id, gave_way, &node->giving_way[status->id]);
+}
+
+/* ---- who may go ---- */
+
+bool kl_node_can_spare(struct kl_node *node, const struct kl_group_status *status, uint64_t node_id)
+{
+    size_t left = 0;
+    size_t live = 0;
+
+    for (size_t i = 0; i < status->members_n; i++) {
+        const struct kl_group_member *m = &status->members[i];
+
+        if (m->role == RAFT_VOTER && m->node_id != node_id) {
+            left++;
+            live += caught_up(node, status, m);
+        }
+    }
+    return live > left / 2;
+}
+
+enum kl_status kl_node_may_add(void *ctx, const char *region, bool witness, char *why,
+                               size_t why_len)
+{
+    const struct kl_node *node = ctx;
+    bool known = false;
+    bool home = false;
+
+    for (size_t i = 0; i < node->config.regions_n; i++) {
+        known = known || strcmp(node->config.regions[i].name, region) == 0;
+    }
+    for (size_t i = 0; i < node->view.locations_n; i++) {
+        home = home || strcmp(node->locations[i], region) == 0;
+    }
+    if (!known) {
+        (void)snprintf(why, why_len, "a region of the configuration");
+        return KL_INVALID_ARGUMENT;
+    }
+    if (home == witness) {
+        (void)snprintf(why, why_len, "%s is %sa home of vaults: it takes %s", region,
+                       home ? "" : "not ", home ? "no witness" : "witnesses only");
+        return KL_INVALID_ARGUMENT;
+    }
+    return KL_OK;
+}
+
+/* The voters that a group would be left with. */
+struct left {
+    size_t voters, live; /* live: connected, and caught up as far as this node can tell */
+    size_t leaders;      /* live ones that may lead */
+    bool concerned;      /* somebody would go */
+};
+
+static bool among(const uint64_t *ids, size_t n, uint64_t id)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_live(struct kl_node *node, const struct kl_group_status *status, uint64_t id)
+{
+    if (id != node->view.node_id && !kl_peers_connected(node->peers, id)) {
+        return false;
+    }
+    for (size_t i = 0; i < status->members_n; i++) {
+        const struct kl_group_member *m = &status->members[i];
+
+        if (m->node_id == id) {
+            return m->role == RAFT_VOTER &&
+                   (status->state != RAFT_LEADER || caught_up(node, status, m));
+        }
+    }
+    return status->members_n == 0; /* not a group of this node: nothing is known against it */
+}
+
+static struct left count_left(struct kl_node *node, uint16_t group, const uint64_t *ids, size_t n)
+{
+    struct kl_host_uv *host = kl_node_host(node, group);
+    struct kl_group_status status = {.id = group};
+    struct left out = {0};
+    const size_t known = node->view.nodes_n;
+
+    if (host != NULL) {
+        kl_group_status(kl_host_uv_group(host), &status);
+    }
+    for (size_t i = 0; i < known; i++) {
+        const struct kl_node_info *info = &node->infos[i];
+        const unsigned marks = info->marks;
+
+        if ((marks & KL_NODE_STANDBY) != 0 || !node->view.votes(node, group, info->node_id)) {
+            continue;
+        }
+        if (among(ids, n, info->node_id)) {
+            out.concerned = true;
+            continue;
+        }
+        out.voters++;
+        if (is_live(node, &status, info->node_id)) {
+            out.live++;
+            out.leaders += !info->witness && (marks & KL_NODE_DRAINED) == 0;
+        }
+    }
+    return out;
+}
+
+enum kl_status kl_node_may_leave(void *ctx, const uint64_t *ids, size_t n, bool for_good, char *why,
+                                 size_t why_len)
+{
+    struct kl_node *node = ctx;
+
+    for (size_t g = 0; g < node->groups_n; g++) {
+        const struct left left = count_left(node, node->groups[g], ids, n);
+
+        if (!left.concerned) {
+            continue;
+        }
+        if (for_good && left.live <= left.voters / 2) {
+            (void)snprintf(why, why_len,
+                           "group %u would keep %zu voters, of which %zu are connected and caught "
+                           "up: no majority",
+                           (unsigned)node->groups[g], left.voters, left.live);
+            return KL_QUORUM;
+        }
+        if (left.leaders == 0) {
+            (void)snprintf(why, why_len,
+                           "group %u would have nobody to lead it: no other node that may is "
+                           "connected and caught up",
+                           (unsigned)node->groups[g]);
+            return KL_QUORUM;
+        }
+    }
+    return KL_OK;
+}
