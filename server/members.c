@@ -108,14 +108,7 @@ void kl_node_learn(struct kl_node *node, const struct kl_view *directory)
     }
 }
 
-/* ---- giving way ---- */
-
-static unsigned marks_of(const struct kl_node *node, uint64_t id)
-{
-    int i = kl_node_position(node, id);
-
-    return i < 0 ? 0 : node->infos[i].marks;
-}
+/* ---- who may go ---- */
 
 static bool caught_up(struct kl_node *node, const struct kl_group_status *status,
                       const struct kl_group_member *m)
@@ -124,65 +117,6 @@ static bool caught_up(struct kl_node *node, const struct kl_group_status *status
            (kl_peers_connected(node->peers, m->node_id) &&
             m->match_index + KL_CATCH_UP_ENTRIES >= status->last_index);
 }
-
-/* Nearest home first, then whoever has most. */
-static const struct kl_group_member *successor(struct kl_node *node,
-                                               const struct kl_group_status *status)
-{
-    const struct kl_group_member *best = NULL;
-    enum kl_topology_distance best_distance = KL_NODE_WITNESS;
-
-    for (size_t k = 0; k < status->members_n; k++) {
-        const struct kl_group_member *m = &status->members[k];
-        int i = kl_node_position(node, m->node_id);
-        enum kl_topology_distance distance;
-
-        if (i < 0 || m->role != RAFT_VOTER || m->node_id == node->view.node_id ||
-            node->infos[i].marks != 0 || node->infos[i].witness || !caught_up(node, status, m)) {
-            continue;
-        }
-        distance = kl_topology_distance(&node->config, status->id, node->infos[i].region,
-                                        node->infos[i].witness);
-        if (best == NULL || distance < best_distance ||
-            (distance == best_distance && m->match_index > best->match_index)) {
-            best = m;
-            best_distance = distance;
-        }
-    }
-    return best;
-}
-
-static void gave_way(void *arg, enum kl_status status)
-{
-    atomic_bool *busy = arg;
-
-    (void)status; /* looked at again in the next round */
-    atomic_store(busy, false);
-}
-
-void kl_node_give_way(struct kl_node *node, struct kl_group *group,
-                      const struct kl_group_status *status)
-{
-    const unsigned marks = marks_of(node, node->view.node_id);
-    const struct kl_group_member *to;
-
-    if (!status->ready ||
-        ((marks & (KL_NODE_DRAINED | KL_NODE_REMOVED)) == 0 && !node->view.witness)) {
-        return;
-    }
-    to = successor(node, status);
-    if (to == NULL || atomic_exchange(&node->giving_way[status->id], true)) {
-        return;
-    }
-    kl_log(KL_LOG_INFO, "node", "giving way group=%u to=%llu why=%s", (unsigned)status->id,
-           (unsigned long long)to->node_id,
-           (marks & KL_NODE_REMOVED) != 0   ? "removed"
-           : (marks & KL_NODE_DRAINED) != 0 ? "drained"
-                                            : "witness");
-    kl_group_transfer(group, to->node_id, gave_way, &node->giving_way[status->id]);
-}
-
-/* ---- who may go ---- */
 
 bool kl_node_can_spare(struct kl_node *node, const struct kl_group_status *status, uint64_t node_id)
 {

@@ -258,6 +258,9 @@ static uint8_t node_distance(void *ctx, uint16_t group, uint64_t node_id)
     const struct kl_node *node = ctx;
     int i = kl_node_position(node, node_id);
 
+    if (i >= 0 && (node->infos[i].marks & (KL_NODE_DRAINED | KL_NODE_REMOVED)) != 0) {
+        return KL_DISTANCE_DRAINED;
+    }
     return i < 0
                ? KL_DISTANCE_PAIR
                : distances[kl_topology_distance(&node->config, group, node->config.nodes[i].region,

@@ -60,8 +60,7 @@ struct kl_node {
     size_t groups_n;
     /* As groups[]; NULL: not open now, or this node does not vote there. */
     _Atomic(struct kl_host_uv *) hosts[KL_GROUPS_MAX];
-    uint64_t leaders[KL_GROUPS_MAX];       /* as logged last; each belongs to its group's thread */
-    atomic_bool giving_way[KL_GROUPS_MAX]; /* by group id: a transfer is under way */
+    uint64_t leaders[KL_GROUPS_MAX]; /* as logged last; each belongs to its group's thread */
     pthread_mutex_t peers_lock;
     struct kl_peer_seen seen[KL_NODES_MAX]; /* as infos[] */
     atomic_ullong stranger;                 /* the id that knocked last and that nobody knows */
@@ -101,10 +100,6 @@ int kl_node_position(const struct kl_node *node, uint64_t node_id);
 void kl_node_describe(struct kl_node *node, size_t i);
 /* Takes over what the directory here says of nodes: new ones, and marks. The steward's thread. */
 void kl_node_learn(struct kl_node *node, const struct kl_view *directory);
-/* As leader of a group: hands it to another node when this one is drained, removed or a
- * witness. */
-void kl_node_give_way(struct kl_node *node, struct kl_group *group,
-                      const struct kl_group_status *status);
 /* Would the group still have a majority that is here and caught up without that member? */
 bool kl_node_can_spare(struct kl_node *node, const struct kl_group_status *status,
                        uint64_t node_id);

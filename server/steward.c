@@ -481,7 +481,6 @@ static void look_at_group(struct kl_steward *s, struct group_work *w)
         serve_replace(s, w, status.ready);
     }
     if (st == KL_OK && status.ready) {
-        kl_node_give_way(s->node, group, &status);
         reconcile_members(s, w, group, &status);
         kl_scheduler_tick(w->scheduler);
         kl_finisher_tick(w->finisher);
