@@ -594,6 +594,80 @@ TEST(cover, n10_back_tracking)
     CHECK(without > 20);
 }
 
+/* ---- N12 ---- */
+
+/* The first two entries of the log, once more, from the leader. */
+static void first_again(struct lab *lab, unsigned to)
+{
+    uint8_t data[8] = {0};
+    Kluis__Peer__Entry entries[2] = {KLUIS__PEER__ENTRY__INIT, KLUIS__PEER__ENTRY__INIT};
+    Kluis__Peer__Entry *list[2] = {&entries[0], &entries[1]};
+    Kluis__Peer__AppendEntries append = KLUIS__PEER__APPEND_ENTRIES__INIT;
+    Kluis__Peer__Message m = KLUIS__PEER__MESSAGE__INIT;
+    struct kl_buf packed = KL_BUF(KL_PEER_MESSAGE_MAX);
+    const struct raft *r = &lab->nodes[to].group->raft;
+
+    for (size_t i = 0; i < 2; i++) {
+        entries[i].term = 1;
+        entries[i].type = RAFT_COMMAND;
+        entries[i].data = (ProtobufCBinaryData){sizeof data, data};
+    }
+    append.term = r->current_term;
+    append.leader_commit = r->commit_index;
+    append.entries = list;
+    append.n_entries = 2;
+    m.body_case = KLUIS__PEER__MESSAGE__BODY_APPEND_ENTRIES;
+    m.append_entries = &append;
+    CHECK_OK(kl_message_pack(&m, &packed));
+    kl_group_receive(lab->nodes[to].group, lab_leader(lab), kl_buf_bytes(&packed));
+    kl_buf_wipe(&packed);
+}
+
+/* A follower has compacted its log beyond the beginning, and gets that once more. */
+static void entries_again(bool on)
+{
+    struct lab *lab = lab_new();
+    struct raft *r;
+    raft_index last;
+    unsigned to;
+    unsigned n = 0;
+    bool grown;
+
+    covers_off(lab, on ? 0 : KL_COVER_STALE);
+    for (unsigned i = 1; i <= 3; i++) {
+        lab->nodes[i].keep_bytes = 1;
+    }
+    lab_start(lab, 3, 3);
+    lab_init_group(lab);
+    to = lab_leader(lab) % 3 + 1;
+    r = &lab->nodes[to].group->raft;
+    while (r->trail.offset < 10) {
+        lab_fill(lab, n++, 1, 10);
+    }
+    lab_converge(lab);
+    last = raft_last_index(r);
+    first_again(lab, to);
+    grown = raft_last_index(r) != last;
+    CHECK_EQ(lab->nodes[to].group->wio.n_stale != 0, on);
+    if (on) {
+        lab_run_ms(lab, 3 * LAB_TICK_MS);
+        grown = grown || raft_last_index(r) != last;
+        lab_fill(lab, n, 5, 10);
+        lab_converge(lab);
+    }
+    _exit(grown ? 1 : 0);
+}
+
+/* N12: the compacted part of the log changes nothing when it comes again; libraft appends it behind its
+ * last entry, or reads what is not there. */
+TEST(cover, n12_entries_again)
+{
+    int without = in_child("entries_again", false);
+
+    CHECK_EQ(in_child("entries_again", true), 0);
+    CHECK(without == 1 || crashed(without));
+}
+
 /* ---- N18 ---- */
 
 struct repeats {
@@ -686,6 +760,7 @@ static const struct {
     {"zombie", zombie},
     {"unaligned", unaligned},
     {"stuck", stuck},
+    {"entries_again", entries_again},
 };
 
 /* Not a test of its own: what in_child() starts. */
