@@ -139,13 +139,19 @@
 #define KL_CLIENT_CALLS_MAX       65536 /* calls under way in one client */
 #define KL_CLIENT_BACKOFF_MIN_MS  20
 #define KL_CLIENT_BACKOFF_MAX_MS  500
-#define KL_CLIENT_HOPS_MAX        4    /* tries without a pause in between, then back-off */
-#define KL_CLIENT_CHANGED_MAX     8    /* tries of a write that meets KL_CHANGED */
-#define KL_CLIENT_SILENCE_MS      1000 /* nothing heard while calls wait: PING */
-#define KL_CLIENT_PONG_MS         1500 /* nothing heard since the PING: the connection is dead */
-#define KL_CLIENT_GOAWAY_PAUSE_MS 500  /* a draining node gets no new connection for so long */
-#define KL_CLIENT_BATCH_MAX       64   /* calls handled under one hold of the client's lock */
-#define KL_CLIENT_MESSAGE_MAX     512  /* text about a failed call, NUL included */
+#define KL_CLIENT_HOPS_MAX        4     /* tries without a pause in between, then back-off */
+#define KL_CLIENT_CHANGED_MAX     8     /* tries of a write that meets KL_CHANGED */
+#define KL_CLIENT_SILENCE_MS      1000  /* nothing heard while calls wait: PING */
+#define KL_CLIENT_PONG_MS         1500  /* nothing heard since the PING: the connection is dead */
+#define KL_CLIENT_GOAWAY_PAUSE_MS 500   /* a draining node gets no new connection for so long */
+#define KL_CLIENT_BATCH_MAX       64    /* calls handled under one hold of the client's lock */
+#define KL_CLIENT_MESSAGE_MAX     512   /* text about a failed call, NUL included */
+#define KL_CLIENT_NODES_MS        60000 /* the cluster's nodes are asked for again, while in use */
+#define KL_CLIENT_ASK_MS          5000  /* deadline of that */
+#define KL_CLIENT_REGIONS_MAX     8     /* regions that a connection is kept to */
+#define KL_CLIENT_KEEP_IDLE_MS    10000 /* such a connection is silent: PING */
+#define KL_CLIENT_KEEP_MIN_MS     500   /* it could not be made: again after this, and ever rarer */
+#define KL_CLIENT_KEEP_MAX_MS     30000
 
 /* Replicated groups (server/raft). */
 #define KL_WIO_GETS_MAX         256         /* snapshots asked of the wrapper in one turn */

@@ -62,6 +62,8 @@ enum kl_cli_opt {
     KL_OPT_WITNESS,
     KL_OPT_STANDBY,
     KL_OPT_NO_WAIT,
+    KL_OPT_CONSISTENCY,
+    KL_OPT_MAX_AGE,
     /* Options of every command. */
     KL_OPT_ENDPOINT,
     KL_OPT_CA_FILE,
@@ -82,6 +84,7 @@ enum kl_cli_kind {
     KL_KIND_BOOL,   /* true or false; alone it means true */
     KL_KIND_NUMBER, /* min..max */
     KL_KIND_TIME,   /* RFC 3339 in UTC, or "" for none */
+    KL_KIND_SPAN,   /* 5s, 500ms, 2m; its number is in milliseconds */
     KL_KIND_TAGS,   /* all words up to the next option: KEY=VALUE */
     KL_KIND_LIST,   /* repeatable, or separated by commas */
     KL_KIND_CHOICE, /* one of choices */
@@ -212,6 +215,8 @@ int kl_cli_connect(struct kl_cli *cli);
 /* ---- values.c ---- */
 /* "2026-01-02T03:04:05Z"; years 1970..9999. */
 bool kl_cli_time_parse(const char *text, uint64_t *seconds);
+/* "500ms", "5s", "2m" into milliseconds; at least 1. */
+bool kl_cli_span_parse(const char *text, uint64_t *ms);
 void kl_cli_time_format(uint64_t seconds, char out[24]);
 /* Kept by the run. */
 char *kl_cli_base64(struct kl_cli *cli, const uint8_t *p, size_t n);
@@ -248,6 +253,8 @@ struct kl_cli_column {
  * --output and --query. */
 int kl_cli_print(struct kl_cli *cli, json_t *result, const struct kl_cli_column *columns,
                  size_t columns_n);
+/* After a stale read that was not printed: says on standard error how old it is. */
+void kl_cli_say_age(struct kl_cli *cli);
 /* Rows as a table, whatever --output says. */
 void kl_cli_table(FILE *out, const json_t *rows, const struct kl_cli_column *columns,
                   size_t columns_n);

@@ -8,6 +8,12 @@
 #define VAULT_HELP  "Name of the vault: 3..24 of letters, digits and -, beginning with a letter."
 #define STDOUT_HELP "File to write; - for standard output. It must not be there yet."
 
+#define READ_USES                                                                                  \
+    {KL_OPT_CONSISTENCY, false, NULL},                                                             \
+    {                                                                                              \
+        KL_OPT_MAX_AGE, false, NULL                                                                \
+    }
+
 static const struct kl_cli_use vault_create_uses[] = {
     {KL_OPT_NAME, true, VAULT_HELP},        {KL_OPT_RETENTION_DAYS, false, NULL},
     {KL_OPT_PURGE_PROTECTION, false, NULL}, {KL_OPT_TAGS, false, NULL},
@@ -15,7 +21,8 @@ static const struct kl_cli_use vault_create_uses[] = {
     {KL_OPT_SUBSCRIPTION, false, NULL},
 };
 static const struct kl_cli_use vault_name_uses[] = {{KL_OPT_NAME, true, VAULT_HELP}};
-static const struct kl_cli_use vault_list_uses[] = {{KL_OPT_MAXRESULTS, false, NULL}};
+static const struct kl_cli_use vault_show_uses[] = {{KL_OPT_NAME, true, VAULT_HELP}, READ_USES};
+static const struct kl_cli_use vault_list_uses[] = {{KL_OPT_MAXRESULTS, false, NULL}, READ_USES};
 static const struct kl_cli_use vault_update_uses[] = {
     {KL_OPT_NAME, true, VAULT_HELP},
     {KL_OPT_TAGS, false, "Replaces all tags; \"\" for none."},
@@ -38,6 +45,11 @@ static const struct kl_cli_use secret_name_uses[] = {
     {KL_OPT_VAULT_NAME, true, NULL},
     {KL_OPT_NAME, true, NULL},
 };
+static const struct kl_cli_use secret_show_deleted_uses[] = {
+    {KL_OPT_VAULT_NAME, true, NULL},
+    {KL_OPT_NAME, true, NULL},
+    READ_USES,
+};
 static const struct kl_cli_use secret_show_uses[] = {
     {KL_OPT_VAULT_NAME, true, NULL},
     {KL_OPT_NAME, true, NULL},
@@ -45,15 +57,18 @@ static const struct kl_cli_use secret_show_uses[] = {
     {KL_OPT_ENCODING, false,
      "How the value is shown: utf-8 (default), base64 or hex. A value that is not UTF-8 is shown "
      "as base64."},
+    READ_USES,
 };
 static const struct kl_cli_use secret_list_uses[] = {
     {KL_OPT_VAULT_NAME, true, NULL},
     {KL_OPT_MAXRESULTS, false, NULL},
+    READ_USES,
 };
 static const struct kl_cli_use secret_versions_uses[] = {
     {KL_OPT_VAULT_NAME, true, NULL},
     {KL_OPT_NAME, true, NULL},
     {KL_OPT_MAXRESULTS, false, NULL},
+    READ_USES,
 };
 static const struct kl_cli_use secret_attributes_uses[] = {
     {KL_OPT_VAULT_NAME, true, NULL},
@@ -70,6 +85,7 @@ static const struct kl_cli_use secret_backup_uses[] = {
     {KL_OPT_NAME, true, NULL},
     {KL_OPT_FILE, true, STDOUT_HELP},
     {KL_OPT_FORCE, false, NULL},
+    READ_USES,
 };
 static const struct kl_cli_use secret_restore_uses[] = {
     {KL_OPT_VAULT_NAME, true, NULL},
@@ -82,6 +98,7 @@ static const struct kl_cli_use secret_download_uses[] = {
     {KL_OPT_VERSION, false, NULL},
     {KL_OPT_ENCODING, false, "utf-8 (default): the bytes as they are; or base64, or hex."},
     {KL_OPT_FORCE, false, NULL},
+    READ_USES,
 };
 
 static const struct kl_cli_use cluster_status_uses[] = {
@@ -139,7 +156,7 @@ const struct kl_cli_command kl_cli_commands[] = {
      "vault create --name prod --retention-days 30 --enable-purge-protection --tags env=prod\n",
      USES(vault_create_uses), false, kl_cli_vault_create},
     {"vault", "show", "Show a vault", "", "vault show --name team\nvault show -n team -o json\n",
-     USES(vault_name_uses), false, kl_cli_vault_show},
+     USES(vault_show_uses), false, kl_cli_vault_show},
     {"vault", "list", "List the vaults", "",
      "vault list\nvault list --query '[].name' --output tsv\n", USES(vault_list_uses), false,
      kl_cli_vault_list},
@@ -153,7 +170,7 @@ const struct kl_cli_command kl_cli_commands[] = {
      "scheduled purge date.",
      "vault delete --name team\n", USES(vault_name_uses), false, kl_cli_vault_delete},
     {"vault", "show-deleted", "Show a deleted vault", "", "vault show-deleted --name team\n",
-     USES(vault_name_uses), false, kl_cli_vault_show_deleted},
+     USES(vault_show_uses), false, kl_cli_vault_show_deleted},
     {"vault", "list-deleted", "List the deleted vaults", "", "vault list-deleted\n",
      USES(vault_list_uses), false, kl_cli_vault_list_deleted},
     {"vault", "recover", "Bring a deleted vault back, with all it holds", "",
@@ -194,7 +211,7 @@ const struct kl_cli_command kl_cli_commands[] = {
      "secret delete --vault-name team --name db\n", USES(secret_name_uses), false,
      kl_cli_secret_delete},
     {"secret", "show-deleted", "Show a deleted secret, without its value", "",
-     "secret show-deleted --vault-name team --name db\n", USES(secret_name_uses), false,
+     "secret show-deleted --vault-name team --name db\n", USES(secret_show_deleted_uses), false,
      kl_cli_secret_show_deleted},
     {"secret", "list-deleted", "List the deleted secrets of a vault", "",
      "secret list-deleted --vault-name team\n", USES(secret_list_uses), false,

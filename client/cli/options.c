@@ -70,6 +70,16 @@ const struct kl_cli_option kl_cli_options[KL_OPT_N] = {
                         "It stores, and votes only after kluis cluster promote."},
     [KL_OPT_NO_WAIT] = {KL_OPT_NO_WAIT, "--no-wait", NULL, 0, KL_KIND_FLAG, NULL, NULL, 0, 0,
                         "Do not wait until it is done; print how far it is."},
+    [KL_OPT_CONSISTENCY] =
+        {KL_OPT_CONSISTENCY, "--consistency", NULL, 0, KL_KIND_CHOICE, "KIND",
+         "linearizable quorum stale", 0, 0,
+         "linearizable (default): all that was acknowledged before; quorum: the "
+         "same, confirmed by a majority instead of a lease; stale: any replica, "
+         "also while there is no leader. How old a stale answer is at most is in "
+         "the JSON, else on standard error."},
+    [KL_OPT_MAX_AGE] = {KL_OPT_MAX_AGE, "--max-age", NULL, 0, KL_KIND_SPAN, "SPAN", NULL, 0, 0,
+                        "With --consistency stale: nothing older, as in 5s or 500ms; default: any "
+                        "age."},
     [KL_OPT_ENDPOINT] = {KL_OPT_ENDPOINT, "--endpoint", NULL, 0, KL_KIND_LIST, "HOST:PORT,...",
                          NULL, 0, 0, "Client addresses of nodes; any of the cluster will do."},
     [KL_OPT_CA_FILE] = {KL_OPT_CA_FILE, "--ca-file", NULL, 0, KL_KIND_FILE, "FILE", NULL, 0, 0,

@@ -88,6 +88,9 @@ static int bad_value(const struct parser *p, const struct kl_cli_option *o, cons
         (void)snprintf(what, sizeof what, "%s must be UTC as in 2026-01-02T03:04:05Z, not",
                        o->name);
         break;
+    case KL_KIND_SPAN:
+        (void)snprintf(what, sizeof what, "%s must be a span as in 5s, 500ms or 2m, not", o->name);
+        break;
     case KL_KIND_TAGS:
         (void)snprintf(what, sizeof what, "%s takes KEY=VALUE, not", o->name);
         break;
@@ -163,6 +166,9 @@ static int take_value(const struct parser *p, const struct kl_cli_option *o, cha
         break;
     case KL_KIND_TIME:
         ok = text[0] == '\0' || kl_cli_time_parse(text, &args->number[o->id]);
+        break;
+    case KL_KIND_SPAN:
+        ok = kl_cli_span_parse(text, &args->number[o->id]);
         break;
     case KL_KIND_BOOL:
         ok = is_choice(o->choices, text);

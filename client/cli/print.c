@@ -317,10 +317,44 @@ static void print_all(struct kl_cli *cli, json_t *result, const struct kl_cli_co
     }
 }
 
+void kl_cli_say_age(struct kl_cli *cli)
+{
+    struct kluis_served served;
+
+    kluis_last_served(&served);
+    if (served.stale) {
+        (void)fprintf(
+            cli->world->err, "kluis %s %s: stale: at most %llu.%03llu s old, of node %llu in %s\n",
+            cli->command->group, cli->command->name, (unsigned long long)(served.age_ms / 1000),
+            (unsigned long long)(served.age_ms % 1000), (unsigned long long)served.node_id,
+            served.region);
+    }
+}
+
+/* How old a stale answer is: in the JSON of one thing, else beside the output. */
+static void tell_age(struct kl_cli *cli, json_t *result)
+{
+    struct kluis_served served;
+    json_t *read;
+
+    kluis_last_served(&served);
+    if (!served.stale || cli->settings.output != KL_OUTPUT_JSON || !json_is_object(result)) {
+        kl_cli_say_age(cli);
+        return;
+    }
+    read = kl_cli_must(json_object());
+    kl_cli_put(read, "ageMs", json_integer((json_int_t)served.age_ms));
+    kl_cli_put(read, "nodeId", json_integer((json_int_t)served.node_id));
+    kl_cli_put(read, "region", kl_cli_text(served.region));
+    kl_cli_put(result, "staleRead", read);
+}
+
 int kl_cli_print(struct kl_cli *cli, json_t *result, const struct kl_cli_column *columns,
                  size_t columns_n)
 {
     int code = KL_CLI_OK;
+
+    tell_age(cli, result);
 
     if (cli->args.given[KL_OPT_QUERY]) {
         code = print_query(cli, result);

@@ -352,6 +352,8 @@ int kl_cli_secret_backup(struct kl_cli *cli)
         kl_cli_put(result, "bytes", json_integer((json_int_t)blob->len));
         kl_cli_put(result, "versions", json_integer(blob->version_count));
         code = kl_cli_print(cli, result, COLUMNS(backup_columns));
+    } else {
+        kl_cli_say_age(cli);
     }
     kluis_blob_free(blob);
     return code;
@@ -405,6 +407,7 @@ int kl_cli_secret_download(struct kl_cli *cli)
         n = strlen(text);
     }
     code = kl_cli_write(cli, path, out, n, force);
+    kl_cli_say_age(cli);
     kluis_secret_free(secret);
     return code;
 }

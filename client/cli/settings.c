@@ -238,6 +238,23 @@ int kl_cli_settings_load(struct kl_cli *cli)
     return code == KL_CLI_OK ? load_token(cli, &profile) : code;
 }
 
+/* How the command reads, when it is one that reads. */
+static int set_read(struct kl_cli *cli, struct kluis_read *read)
+{
+    const char *kind = cli->args.text[KL_OPT_CONSISTENCY];
+
+    *read = (struct kluis_read){KLUIS_READ_LINEARIZABLE, 0};
+    if (kind != NULL && strcmp(kind, "quorum") == 0) {
+        read->consistency = KLUIS_READ_QUORUM;
+    } else if (kind != NULL && strcmp(kind, "stale") == 0) {
+        read->consistency = KLUIS_READ_STALE;
+        read->max_age_ms = (uint32_t)cli->args.number[KL_OPT_MAX_AGE];
+    }
+    return cli->args.given[KL_OPT_MAX_AGE] && read->consistency != KLUIS_READ_STALE
+               ? kl_cli_complain(cli, KL_CLI_USAGE, "--max-age goes with --consistency stale")
+               : KL_CLI_OK;
+}
+
 int kl_cli_connect(struct kl_cli *cli)
 {
     const struct kl_cli_settings *s = &cli->settings;
@@ -245,10 +262,15 @@ int kl_cli_connect(struct kl_cli *cli)
                                     .endpoints_n = s->endpoints_n,
                                     .ca_file = s->ca_file,
                                     .token = s->token,
-                                    .timeout_ms = s->timeout_ms};
+                                    .timeout_ms = s->timeout_ms,
+                                    .brief = true};
     char err[512] = "";
     enum kluis_status st;
+    int code = set_read(cli, &options.read);
 
+    if (code != KL_CLI_OK) {
+        return code;
+    }
     if (s->endpoints_n == 0) {
         return kl_cli_complain(
             cli, KL_CLI_USAGE,

@@ -1,6 +1,7 @@
 #include "client/cli/cli.h"
 #include "common/names.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -55,6 +56,30 @@ bool kl_cli_time_parse(const char *text, uint64_t *seconds)
     }
     *seconds = (uint64_t)t;
     return true;
+}
+
+bool kl_cli_span_parse(const char *text, uint64_t *ms)
+{
+    static const struct {
+        const char *unit;
+        uint64_t ms;
+    } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}};
+    size_t n = strspn(text, "0123456789");
+    char number[11];
+    uint64_t v;
+
+    if (n >= sizeof number) {
+        return false;
+    }
+    (void)snprintf(number, sizeof number, "%.*s", (int)n, text);
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        if (strcmp(text + n, units[i].unit) == 0 &&
+            kl_number_parse(number, 1, UINT32_MAX / units[i].ms, &v) == KL_OK) {
+            *ms = v * units[i].ms;
+            return true;
+        }
+    }
+    return false;
 }
 
 void kl_cli_time_format(uint64_t seconds, char out[24])

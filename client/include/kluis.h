@@ -75,13 +75,39 @@ KLUIS_API const char *kluis_last_error(void);
 
 struct kluis_client;
 
+/*
+ * What a read must see. Writes are always linearizable; of them this is ignored.
+ *
+ * LINEARIZABLE  every write acknowledged before the call began: the leader, under its lease.
+ * QUORUM        the same without trust in any clock: the leader, after a majority has confirmed it;
+ *               costs a round trip between nodes.
+ * STALE         any replica, also while there is no leader. kluis_last_served() says how old what it
+ *               saw is at most. Older than max_age_ms is not returned: another replica is tried, and
+ *               at the deadline the call ends with KLUIS_TOO_OLD.
+ */
+enum kluis_consistency {
+    KLUIS_READ_DEFAULT = 0, /* the client's; of a client: KLUIS_READ_LINEARIZABLE */
+    KLUIS_READ_LINEARIZABLE = 1,
+    KLUIS_READ_QUORUM = 2,
+    KLUIS_READ_STALE = 3,
+};
+struct kluis_read {
+    enum kluis_consistency consistency;
+    uint32_t max_age_ms; /* with KLUIS_READ_STALE; 0 = any age */
+};
+
 struct kluis_options {
     const char *const *endpoints; /* "host:port" of any nodes; at least one */
     size_t endpoints_n;
-    const char *ca_file; /* PEM file of the cluster's CA */
-    const char *token;   /* bearer token; copied, wiped on close */
-    uint32_t timeout_ms; /* default deadline of a call; 0 = 30,000 */
-    bool no_wait;        /* true: do not retry at all (for tests and tools) */
+    const char *ca_file;    /* PEM file of the cluster's CA */
+    const char *token;      /* bearer token; copied, wiped on close */
+    uint32_t timeout_ms;    /* default deadline of a call; 0 = 30,000 */
+    bool no_wait;           /* true: do not retry at all (for tests and tools) */
+    struct kluis_read read; /* of all reads that do not ask for something else */
+    /* true: for a call or two. Otherwise the client learns the cluster's nodes from any of them, asks
+     * again now and then, and keeps one connection to each region open, so that a call which has to go
+     * to another region finds its way there. */
+    bool brief;
 };
 
 /* Reads the CA and starts the client's threads; does not wait for a connection. err (may be NULL)
@@ -90,6 +116,24 @@ KLUIS_API enum kluis_status kluis_open(const struct kluis_options *options,
                                        struct kluis_client **out, char *err, size_t err_len);
 /* Fails calls under way with KLUIS_CANCELLED, waits for their callbacks, frees. NULL is allowed. */
 KLUIS_API void kluis_close(struct kluis_client *client);
+
+/*
+ * How the next call of this thread reads, blocking or started; for that call only. NULL takes it back.
+ * Never blocks. KLUIS_INVALID_ARGUMENT: no such consistency, or an age without KLUIS_READ_STALE.
+ */
+KLUIS_API enum kluis_status kluis_read_next(const struct kluis_read *read);
+
+/* Who answered, and how old what it saw was. */
+struct kluis_served {
+    uint64_t node_id; /* 0 = nobody yet */
+    char region[65];
+    bool stale; /* it was asked for KLUIS_READ_STALE */
+    uint64_t
+        age_ms; /* milliseconds: every write acknowledged longer ago was seen; 0 when not stale */
+};
+/* Of the last call of this thread that returned KLUIS_OK; inside a callback: of its call. *out is
+ * always written. */
+KLUIS_API void kluis_last_served(struct kluis_served *out);
 
 /* ---------------------------------------------------------------- values */
 
@@ -161,7 +205,7 @@ KLUIS_API void kluis_blob_free(struct kluis_blob *blob);
 /* ---------------------------------------------------------------- blocking calls
  *
  * timeout_ms: milliseconds for the whole call, retries included; 0 = the client's default; at most
- * 60,000. Reads are linearizable. Writes carry a request id of their own: however often they are
+ * 60,000. Reads are linearizable unless asked otherwise (kluis_read_next). Writes carry a request id of their own: however often they are
  * retried inside, they happen at most once. KLUIS_TIMEOUT from a write: it may or may not have
  * happened. Besides what is named, every call may return KLUIS_UNAVAILABLE, KLUIS_TIMEOUT,
  * KLUIS_UNAUTHENTICATED, KLUIS_FORBIDDEN, KLUIS_INVALID_ARGUMENT, KLUIS_NO_MEMORY.

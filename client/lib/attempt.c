@@ -187,7 +187,8 @@ static void learn_time(struct kluis_client *client, const Kluis__V1__Reply *repl
 /* Another node may do better. */
 static bool node_is_unfit(enum kl_status st)
 {
-    return st == KL_UNAVAILABLE || st == KL_SEALED || st == KL_CLOSED || st == KL_NO_MEMORY;
+    return st == KL_UNAVAILABLE || st == KL_SEALED || st == KL_CLOSED || st == KL_NO_MEMORY ||
+           st == KL_TOO_OLD;
 }
 
 static void try_again(struct kluis_client *client, struct kl_call *call, int endpoint,
@@ -217,7 +218,10 @@ void kl_attempt_replied(struct kluis_client *client, struct kl_call *call, int e
     call->state = KL_CALL_PAUSED;
     learn_time(client, reply);
     if (st == KL_OK) {
-        kl_route_good(client, call->key, endpoint);
+        client->answered += !call->internal;
+        /* Who answers a stale read need not lead. */
+        kl_route_good(client, call->read.consistency == KLUIS_READ_STALE ? "" : call->key,
+                      endpoint);
         kl_attempt_end(client, call, KL_OK, reply, work);
         return;
     }

@@ -61,6 +61,8 @@ static enum kl_status call_new(struct kluis_client *client, struct kl_request *r
     (void)snprintf(call->method, sizeof call->method, "%s", request->method);
     (void)snprintf(call->key, sizeof call->key, "%s", request->key);
     call->write = request->write;
+    call->read = kl_read_of(client, request);
+    call->internal = request->internal;
     call->deadline_us = now_us + timeout_ms * 1000ull;
     call->wake_us = call->deadline_us;
     call->expires_ms = request->write ? expiry_of(client, now_us, timeout_ms) : 0;
@@ -186,7 +188,10 @@ enum kl_status kl_call_wait(struct kluis_client *client, struct kl_request *requ
         (void)pthread_mutex_unlock(&w.lock);
         st = w.status;
         if (st == KL_OK) {
+            const struct kluis_read read = kl_read_of(client, request);
+
             *reply = w.reply;
+            kl_read_served(&read, w.reply);
         } else {
             kl_client_explain("%s", w.text);
         }

@@ -119,7 +119,7 @@ static enum kl_status options_check(const struct kluis_options *options, char *e
         (void)snprintf(err, err_len, "timeout_ms: at most %d", KL_DEADLINE_MAX_MS);
         return KL_INVALID_ARGUMENT;
     }
-    return KL_OK;
+    return kl_read_check(&options->read, err, err_len);
 }
 
 static enum kl_status copy_token(struct kluis_client *client, const char *token)
@@ -143,6 +143,11 @@ static void init_tables(struct kluis_client *client, const struct kluis_options 
 {
     client->timeout_ms = options->timeout_ms == 0 ? KL_DEADLINE_DEFAULT_MS : options->timeout_ms;
     client->no_wait = options->no_wait;
+    client->brief = options->brief || options->no_wait;
+    client->read = options->read;
+    if (client->read.consistency == KLUIS_READ_DEFAULT) {
+        client->read.consistency = KLUIS_READ_LINEARIZABLE;
+    }
     client->favourite = -1;
     for (size_t i = 0; i < KL_GROUPS_MAX; i++) {
         client->leaders[i] = -1;

@@ -41,7 +41,8 @@ struct kl_request {
     char key[KL_ROUTE_KEY_MAX]; /* calls of one key go to one leader; "" = any */
     const char *node;           /* "host:port" to ask just that node; NULL = whoever leads */
     uint32_t timeout_ms;        /* 0 = client default */
-    struct kl_buf payload;      /* packed request message; moved and wiped */
+    bool internal;         /* of the library itself: what this thread asked for does not count */
+    struct kl_buf payload; /* packed request message; moved and wiped */
 };
 
 /*
@@ -59,6 +60,8 @@ struct kl_call {
     atomic_uint refs;
     char method[KL_METHOD_MAX + 1];
     bool write;
+    bool internal;
+    struct kluis_read read; /* never KLUIS_READ_DEFAULT */
     uint8_t request_id[KL_ID_LEN];
     struct kl_buf payload;
     uint64_t deadline_us; /* monotonic */
@@ -119,12 +122,16 @@ struct kl_endpoint {
     char address[KL_CLIENT_ADDRESS_MAX]; /* "host:port" */
     char host[KL_CLIENT_ADDRESS_MAX];
     bool configured;
-    unsigned pins;             /* calls that may go nowhere else */
-    struct kl_line *line;      /* the one for new calls; NULL */
-    uint64_t blocked_until_us; /* not tried before */
-    unsigned failures;         /* in a row, of connecting */
-    bool untrusted;            /* its certificate was refused the last time */
-    uint64_t used;             /* client->uses when last chosen */
+    unsigned pins;                    /* calls that may go nowhere else */
+    struct kl_line *line;             /* the one for new calls; NULL */
+    uint64_t blocked_until_us;        /* not tried before */
+    unsigned failures;                /* in a row, of connecting */
+    bool untrusted;                   /* its certificate was refused the last time */
+    uint64_t used;                    /* client->uses when last chosen */
+    char region[KL_LOCATION_MAX + 1]; /* as the nodes say; "" = not known */
+    bool witness;                     /* serves no vault */
+    bool kept;                        /* its connection stands for its region */
+    uint64_t kept_us;                 /* when it was last dialled for that */
 };
 
 /* ---------------------------------------------------------------- client */
@@ -141,6 +148,7 @@ struct kluis_client {
     char *authorization; /* "Bearer TOKEN", wiped on close; NULL = none */
     uint32_t timeout_ms;
     bool no_wait;
+    struct kluis_read read; /* never KLUIS_READ_DEFAULT */
 
     pthread_mutex_t lock;
     pthread_cond_t timer_wake;
@@ -158,6 +166,11 @@ struct kluis_client {
     struct kl_line *lines;
     struct kl_endpoint endpoints[KL_CLIENT_ENDPOINTS_MAX];
     int endpoints_n;
+    bool brief;
+    bool keeps;              /* regions are known: the timer has something to do without calls */
+    uint64_t answered;       /* calls of the user that were */
+    uint64_t answered_asked; /* of them when the nodes were last asked for */
+    uint64_t asked_us;
     int favourite; /* answered last; -1 */
     int next_try;  /* round robin */
     uint64_t uses;
@@ -265,6 +278,9 @@ void kl_route_key(char kind, const char *vault, char key[KL_ROUTE_KEY_MAX]);
 /* Puts the call on the endpoint's connection, dialling it when there is none; under the lock. */
 KL_MUST_USE enum kl_status kl_line_put(struct kluis_client *client, int endpoint,
                                        struct kl_call *call, struct kl_work *work);
+/* Dials the endpoint, which has no connection, without a call; under the lock. */
+KL_MUST_USE enum kl_status kl_line_open(struct kluis_client *client, int endpoint,
+                                        struct kl_work *work);
 /* Takes a QUEUED or SENT call off its line, which may go on with the next; under the lock. */
 void kl_line_take(struct kl_call *call, struct kl_work *work);
 /* The call that was SENT on this stream, or NULL; under the lock. */
@@ -284,6 +300,16 @@ void kl_line_close(struct kl_line *line);
 void kl_line_retain(struct kl_line *line);
 void kl_line_release(struct kl_line *line);
 extern const struct kl_conn_handler kl_line_handler; /* receive.c */
+
+/* ---- regions.c ---- */
+
+/* Are the nodes to be asked for now? Then kl_regions_ask, without the lock. Under the lock. */
+bool kl_regions_ask_due(struct kluis_client *client, uint64_t now_us);
+void kl_regions_ask(struct kluis_client *client);
+/* Sees to one connection per region; false: no region is known. Lowers *next_us to when to look
+ * again. Under the lock. */
+bool kl_regions_keep(struct kluis_client *client, uint64_t now_us, uint64_t *next_us,
+                     struct kl_work *work);
 
 /* ---- timer.c ---- */
 
@@ -360,6 +386,17 @@ KL_MUST_USE enum kl_status kl_secret_delete_request(struct kl_request *request, 
 /* The secret in the payload of a reply to Set, Get, Delete and their like (one layout: field 1). */
 KL_MUST_USE enum kl_status kl_secret_from_reply(const Kluis__V1__Reply *reply, bool with_value,
                                                 struct kluis_secret **out);
+
+/* ---- read.c: what this thread asked for, and was told ---- */
+
+/* Is it something that can be asked for? Says what is wrong. */
+KL_MUST_USE enum kl_status kl_read_check(const struct kluis_read *read, char *err, size_t err_len);
+/* A public call begins: what was asked for the next call is for this one. */
+void kl_read_begin(void);
+/* How this call reads. */
+struct kluis_read kl_read_of(const struct kluis_client *client, const struct kl_request *request);
+/* kluis_last_served() of this thread. */
+void kl_read_served(const struct kluis_read *read, const Kluis__V1__Reply *reply);
 
 /* ---- request.c ---- */
 

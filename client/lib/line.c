@@ -134,18 +134,29 @@ void kl_line_settle(struct kl_line *line, size_t sends_max, struct kl_work *work
     }
 }
 
+enum kl_status kl_line_open(struct kluis_client *client, int endpoint, struct kl_work *work)
+{
+    struct kl_line *line = NULL;
+    enum kl_status st = line_new(client, endpoint, &line);
+
+    if (st == KL_OK) {
+        kl_work_line(work, line, KL_LINE_DIAL);
+    }
+    return st;
+}
+
 enum kl_status kl_line_put(struct kluis_client *client, int endpoint, struct kl_call *call,
                            struct kl_work *work)
 {
     struct kl_line *line = client->endpoints[endpoint].line;
 
     if (line == NULL) {
-        enum kl_status st = line_new(client, endpoint, &line);
+        enum kl_status st = kl_line_open(client, endpoint, work);
 
         if (st != KL_OK) {
             return st;
         }
-        kl_work_line(work, line, KL_LINE_DIAL);
+        line = client->endpoints[endpoint].line;
     }
     call->line = line;
     if (line->queue.first == NULL && may_send(line)) {
@@ -254,7 +265,10 @@ static void leave_slow_dial(struct kl_line *line, uint64_t now_us, struct kl_wor
 /* Returns when to look at the line again. */
 static uint64_t sweep_one(struct kl_line *line, uint64_t now_us, struct kl_work *work)
 {
-    const uint64_t silence_us = KL_CLIENT_SILENCE_MS * 1000u;
+    const bool idle = line->sent_n == 0;
+    const bool kept = line->client->endpoints[line->endpoint].kept && !line->leaving;
+    const uint64_t silence_us =
+        idle ? KL_CLIENT_KEEP_IDLE_MS * 1000u : KL_CLIENT_SILENCE_MS * 1000u;
     const uint64_t pong_us = KL_CLIENT_PONG_MS * 1000u;
 
     if (line->closed || line->conn == NULL) {
@@ -267,7 +281,7 @@ static uint64_t sweep_one(struct kl_line *line, uint64_t now_us, struct kl_work 
         leave_slow_dial(line, now_us, work);
         return UINT64_MAX;
     }
-    if (line->sent_n == 0) {
+    if (idle && !kept) {
         return UINT64_MAX;
     }
     if (line->pinged_us == 0) {

@@ -81,6 +81,12 @@ enum kl_status kl_message_pack(const struct kluis_client *client, const struct k
         envelope.request_id = kl_pb_bytes(call->request_id, KL_ID_LEN);
         envelope.expires_ms = call->expires_ms;
     }
+    if (call->read.consistency == KLUIS_READ_QUORUM) {
+        envelope.consistency = KLUIS__V1__CONSISTENCY__QUORUM;
+    } else if (call->read.consistency == KLUIS_READ_STALE) {
+        envelope.consistency = KLUIS__V1__CONSISTENCY__STALE;
+        envelope.max_age_ms = call->read.max_age_ms;
+    }
     envelope.deadline_ms = (uint32_t)((left_us + 999u) / 1000u);
     if (envelope.deadline_ms == 0) {
         envelope.deadline_ms = 1; /* 0 would mean the default */

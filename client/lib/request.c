@@ -43,6 +43,7 @@ enum kl_status kl_request_run(struct kluis_client *client, struct kl_request *re
 
 void kl_begin(void)
 {
+    kl_read_begin();
     kl_client_explain("%s", "");
 }
 

@@ -194,18 +194,57 @@ static bool usable(const struct kluis_client *client, int endpoint, uint64_t now
     return endpoint >= 0 && client->endpoints[endpoint].blocked_until_us <= now_us;
 }
 
-/* The next usable endpoint in the round, not `avoid`; -1. */
-static int next_in_turn(struct kluis_client *client, int avoid, uint64_t now_us)
+/* Something is waiting there for a sign of life. */
+static bool silent(const struct kluis_client *client, int endpoint)
+{
+    const struct kl_line *line = client->endpoints[endpoint].line;
+
+    return line != NULL && line->pinged_us != 0;
+}
+
+/* What an endpoint must be to be tried, at first and at last. */
+enum wish { OPEN, SERVES, ANY, WISHES };
+
+static bool grants(const struct kluis_client *client, int endpoint, enum wish wish)
+{
+    const struct kl_endpoint *e = &client->endpoints[endpoint];
+
+    switch (wish) {
+    case OPEN:
+        return !e->witness && e->line != NULL && e->line->open && !silent(client, endpoint);
+    case SERVES:
+        return !e->witness;
+    default:
+        return true;
+    }
+}
+
+/* The next usable endpoint in the round that is as wished, not `avoid`; -1. */
+static int next_as(struct kluis_client *client, int avoid, uint64_t now_us, enum wish wish)
 {
     for (int i = 0; i < client->endpoints_n; i++) {
         int at = (client->next_try + i) % client->endpoints_n;
 
-        if (at != avoid && usable(client, at, now_us)) {
+        if (at != avoid && usable(client, at, now_us) && grants(client, at, wish)) {
             client->next_try = (at + 1) % client->endpoints_n;
             return at;
         }
     }
     return -1;
+}
+
+/*
+ * The next in the round: those that are connected already, then those that may serve. Every second
+ * time the connected ones come in their turn like all: they may be the minority of a partition.
+ */
+static int next_in_turn(struct kluis_client *client, const struct kl_call *call, uint64_t now_us)
+{
+    int at = -1;
+
+    for (enum wish wish = call->pauses % 2 == 0 ? OPEN : SERVES; wish < WISHES && at < 0; wish++) {
+        at = next_as(client, call->avoid, now_us, wish);
+    }
+    return at;
 }
 
 static uint64_t first_unblocked(const struct kluis_client *client)
@@ -224,17 +263,20 @@ static uint64_t first_unblocked(const struct kluis_client *client)
 static int candidate(struct kluis_client *client, struct kl_call *call, uint64_t now_us)
 {
     int leader = known_leader(client, call->key);
+    bool any = call->read.consistency == KLUIS_READ_STALE; /* whoever answers will do */
 
     if (usable(client, call->hint, now_us)) {
         return call->hint;
     }
-    if (leader != call->avoid && usable(client, leader, now_us)) {
+    if (leader != call->avoid && usable(client, leader, now_us) &&
+        !(any && silent(client, leader))) {
         return leader;
     }
-    if (client->favourite != call->avoid && usable(client, client->favourite, now_us)) {
+    if (client->favourite != call->avoid && usable(client, client->favourite, now_us) &&
+        !(any && silent(client, client->favourite))) {
         return client->favourite;
     }
-    return next_in_turn(client, call->avoid, now_us);
+    return next_in_turn(client, call, now_us);
 }
 
 int kl_route_choose(struct kluis_client *client, struct kl_call *call, uint64_t now_us,

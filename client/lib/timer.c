@@ -136,10 +136,10 @@ static void cancel_all(struct kluis_client *client, struct kl_work *work)
 }
 
 /* Does what is due; returns when the next thing is. */
-static uint64_t turn(struct kluis_client *client, struct kl_work *work)
+static uint64_t turn(struct kluis_client *client, bool idle, struct kl_work *work)
 {
     uint64_t now = kl_client_now_us();
-    uint64_t next = now + KL_CLIENT_SILENCE_MS * 1000u;
+    uint64_t next = now + (idle ? KL_CLIENT_KEEP_IDLE_MS : KL_CLIENT_SILENCE_MS) * 1000u;
 
     take_ended(client, work);
     if (client->closing) {
@@ -148,6 +148,7 @@ static uint64_t turn(struct kluis_client *client, struct kl_work *work)
     while (client->heap_n != 0 && client->heap[0]->wake_us <= now && !kl_work_full(work)) {
         kl_attempt_timer(client, client->heap[0], now, work);
     }
+    client->keeps = kl_regions_keep(client, now, &next, work);
     kl_line_sweep(client, now, &next, work);
     if (client->heap_n != 0 && client->heap[0]->wake_us < next) {
         next = client->heap[0]->wake_us;
@@ -156,8 +157,9 @@ static uint64_t turn(struct kluis_client *client, struct kl_work *work)
 }
 
 /*
- * UINT64_MAX: until a call starts. That is only for a client that has been idle for a whole turn:
- * one that makes a call after another would otherwise pay for a wake-up with each.
+ * UINT64_MAX: until a call starts. That is only for a client that keeps no connections and has been
+ * idle for a whole turn: one that makes a call after another would otherwise pay for a wake-up with
+ * each.
  */
 static void sleep_until(struct kluis_client *client, uint64_t us)
 {
@@ -180,16 +182,22 @@ static void *timer_main(void *arg)
 
     (void)pthread_mutex_lock(&client->lock);
     while (!client->closing || client->active != 0) {
+        bool idle = client->heap_n == 0 && client->started == seen;
         uint64_t next;
 
         kl_work_init(&work);
-        next = turn(client, &work);
-
+        next = turn(client, idle, &work);
         if (!kl_work_empty(&work)) {
             kl_work_flush(client, &work);
             continue;
         }
-        sleep_until(client, client->heap_n == 0 && client->started == seen ? UINT64_MAX : next);
+        if (kl_regions_ask_due(client, kl_client_now_us())) {
+            (void)pthread_mutex_unlock(&client->lock);
+            kl_regions_ask(client);
+            (void)pthread_mutex_lock(&client->lock);
+            continue;
+        }
+        sleep_until(client, idle && !client->keeps ? UINT64_MAX : next);
         seen = client->started;
     }
     (void)pthread_mutex_unlock(&client->lock);

@@ -183,6 +183,9 @@ static void do_ends(struct kluis_client *client, struct kl_work *work)
         Kluis__V1__Reply *reply = call->reply;
 
         call->reply = NULL;
+        if (reply != NULL) {
+            kl_read_served(&call->read, reply);
+        }
         kl_client_in_callback(true);
         call->done(call->arg, call->status, reply, call->text);
         kl_client_in_callback(false);

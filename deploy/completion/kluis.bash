@@ -33,6 +33,8 @@ _kluis() {
     --region) return ;;
     --client-address) return ;;
     --peer-address) return ;;
+    --consistency) COMPREPLY=($(compgen -W "linearizable quorum stale" -- "$cur")); return ;;
+    --max-age) return ;;
     --endpoint) return ;;
     --ca-file) compopt -o default; return ;;
     --token-file) compopt -o default; return ;;
@@ -59,12 +61,12 @@ _kluis() {
         case $command in
         '') words="create show list update delete show-deleted list-deleted recover purge" ;;
         create) words="--name --retention-days --enable-purge-protection --tags --resource-group --location --subscription" ;;
-        show) words="--name" ;;
-        list) words="--maxresults" ;;
+        show) words="--name --consistency --max-age" ;;
+        list) words="--maxresults --consistency --max-age" ;;
         update) words="--name --tags --enable-purge-protection --retention-days" ;;
         delete) words="--name" ;;
-        show-deleted) words="--name" ;;
-        list-deleted) words="--maxresults" ;;
+        show-deleted) words="--name --consistency --max-age" ;;
+        list-deleted) words="--maxresults --consistency --max-age" ;;
         recover) words="--name" ;;
         purge) words="--name" ;;
         esac
@@ -73,18 +75,18 @@ _kluis() {
         case $command in
         '') words="set show list list-versions set-attributes delete show-deleted list-deleted recover purge backup restore download" ;;
         set) words="--vault-name --name --value --file --content-type --tags --expires --not-before --disabled" ;;
-        show) words="--vault-name --name --version --encoding" ;;
-        list) words="--vault-name --maxresults" ;;
-        list-versions) words="--vault-name --name --maxresults" ;;
+        show) words="--vault-name --name --version --encoding --consistency --max-age" ;;
+        list) words="--vault-name --maxresults --consistency --max-age" ;;
+        list-versions) words="--vault-name --name --maxresults --consistency --max-age" ;;
         set-attributes) words="--vault-name --name --version --enabled --content-type --tags --expires --not-before" ;;
         delete) words="--vault-name --name" ;;
-        show-deleted) words="--vault-name --name" ;;
-        list-deleted) words="--vault-name --maxresults" ;;
+        show-deleted) words="--vault-name --name --consistency --max-age" ;;
+        list-deleted) words="--vault-name --maxresults --consistency --max-age" ;;
         recover) words="--vault-name --name" ;;
         purge) words="--vault-name --name" ;;
-        backup) words="--vault-name --name --file --force" ;;
+        backup) words="--vault-name --name --file --force --consistency --max-age" ;;
         restore) words="--vault-name --file" ;;
-        download) words="--vault-name --name --file --version --encoding --force" ;;
+        download) words="--vault-name --name --file --version --encoding --force --consistency --max-age" ;;
         esac
         ;;
     cluster)

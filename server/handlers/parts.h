@@ -44,6 +44,7 @@
     X(cluster_remove_node)                                                                         \
     X(cluster_drain)                                                                               \
     X(health_check)                                                                                \
+    X(discovery_nodes)                                                                             \
     X(internal_place_vault)                                                                        \
     X(internal_release_vault)                                                                      \
     X(internal_show_vault)

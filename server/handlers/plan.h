@@ -56,6 +56,7 @@ struct kl_route {
     enum kl_scope scope;
     bool write;   /* needs a request id */
     bool barrier; /* needs a linearizable read before the plan */
+    bool known;   /* no right is needed, but a valid token */
     bool heavy;   /* takes long: nobody's reply waits behind it */
     enum kl_right right;
     enum kl_audit_class audit;

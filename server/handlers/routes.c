@@ -122,6 +122,10 @@ static const struct kl_route routes[] = {
      .right = KL_RIGHT_NONE, .audit = KL_AUDIT_NONE, .request_max = SMALL,
      MESSAGES(health_check), .plan = kl_plan_health_check},
 
+    {"/kluis.v1.Discovery/Nodes", KL_SCOPE_NODE, .known = true,
+     .right = KL_RIGHT_NONE, .audit = KL_AUDIT_NONE, .request_max = SMALL,
+     MESSAGES(discovery_nodes), .plan = kl_plan_discovery_nodes},
+
     {"/kluis.v1.Internal/PlaceVault", KL_SCOPE_GROUP,
      .right = KL_RIGHT_NODE, .audit = KL_AUDIT_WRITE, .request_max = TAGGED,
      KEY(PlaceVault, group), MESSAGES(place_vault), .plan = kl_plan_internal_place_vault},
@@ -195,9 +199,9 @@ const struct kl_route *kl_route_find(const char *method)
 /* ---- the check ---- */
 
 static const ProtobufCServiceDescriptor *const services[] = {
-    &kluis__v1__vaults__descriptor,   &kluis__v1__secrets__descriptor,
-    &kluis__v1__cluster__descriptor,  &kluis__v1__health__descriptor,
-    &kluis__v1__internal__descriptor,
+    &kluis__v1__vaults__descriptor,    &kluis__v1__secrets__descriptor,
+    &kluis__v1__cluster__descriptor,   &kluis__v1__health__descriptor,
+    &kluis__v1__discovery__descriptor, &kluis__v1__internal__descriptor,
 };
 
 /* The field that says whom the request concerns must be there, of the right type, at its place. */

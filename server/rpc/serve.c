@@ -257,7 +257,8 @@ static enum kl_status authenticate(struct kl_work *w)
     const Kluis__V1__Call *e = w->envelope;
     const char *authorization = NULL;
 
-    if (w->call.route->right == KL_RIGHT_NONE || w->call.route->right == KL_RIGHT_NODE) {
+    if ((w->call.route->right == KL_RIGHT_NONE && !w->call.route->known) ||
+        w->call.route->right == KL_RIGHT_NODE) {
         return KL_OK; /* open to all, or proven by the node's certificate */
     }
     for (size_t i = 0; i < e->n_metadata; i++) {

@@ -608,6 +608,62 @@ TEST(cli, errors_advise)
     run_free(&r);
 }
 
+static void answer_too_old(struct fake_call *c)
+{
+    fake_field(c, KL_TOO_OLD, "max_age_ms", "the state of node 2 is 9000 ms old");
+}
+
+/* A stale read is asked for as said, and says how old it is: in the JSON, or beside the output. */
+TEST(cli, consistency)
+{
+    struct stage s;
+    struct run r;
+
+    check_usage("secret show --vault-name v --name n --consistency old",
+                "linearizable quorum stale");
+    check_usage("secret show --vault-name v --name n --max-age 5", "5s, 500ms");
+    check_usage("secret show --vault-name v --name n --max-age 0s", "5s, 500ms");
+    check_usage("secret show --vault-name v --name n --max-age 99999999m", "5s, 500ms");
+    check_usage("secret set --vault-name v --name n --value x --consistency stale",
+                "unknown option");
+    stage_start(&s, fake_serve);
+    s.node.age_ms = 1042;
+    s.node.node_id = 2;
+    r = run(&s.env, "secret set --vault-name team --name db --value v");
+    CHECK_EQ(r.code, KL_CLI_OK);
+    run_free(&r);
+    r = run(&s.env, "secret show --vault-name team --name db --max-age 5s");
+    CHECK_EQ(r.code, KL_CLI_USAGE);
+    CHECK(strstr(r.err, "--consistency stale") != NULL);
+    run_free(&r);
+    r = run(&s.env, "secret show --vault-name team --name db --consistency stale --max-age 1500ms "
+                    "-o json");
+    CHECK_EQ(r.code, KL_CLI_OK);
+    CHECK(strstr(r.out, "\"ageMs\": 1042") != NULL);
+    CHECK_EQ(r.err_len, 0);
+    run_free(&r);
+    CHECK_EQ(s.node.seen[s.node.calls - 1].consistency, KLUIS__V1__CONSISTENCY__STALE);
+    CHECK_EQ(s.node.seen[s.node.calls - 1].max_age_ms, 1500);
+    r = run(&s.env, "secret show --vault-name team --name db --consistency stale --query value");
+    CHECK_EQ(r.code, KL_CLI_OK);
+    CHECK(strstr(r.err, "at most 1.042 s old, of node 2") != NULL);
+    run_free(&r);
+    r = run(&s.env, "secret show --vault-name team --name db --consistency quorum");
+    CHECK_EQ(r.code, KL_CLI_OK);
+    CHECK_EQ(r.err_len, 0);
+    run_free(&r);
+    CHECK_EQ(s.node.seen[s.node.calls - 1].consistency, KLUIS__V1__CONSISTENCY__QUORUM);
+    CHECK_EQ(s.node.asked, 0); /* a command is brief */
+    s.node.answer = answer_too_old;
+    r = run(&s.env, "secret show --vault-name team --name db --consistency stale --max-age 1s "
+                    "--timeout 1");
+    CHECK_EQ(r.code, KL_CLI_UNAVAILABLE);
+    CHECK(strstr(r.err, "TOO_OLD: ") != NULL && strstr(r.err, "9000 ms old") != NULL);
+    CHECK(strstr(r.err, "--max-age") != NULL);
+    run_free(&r);
+    fake_stop(&s.node);
+}
+
 /* Options before the environment, the environment before the profile; a profile's fault is named
  * with its line. */
 TEST(cli, settings_have_an_order)

@@ -21,6 +21,8 @@ static void note_call(struct fake *node, struct fake_call *c)
     }
     seen->expires_ms = call->expires_ms;
     seen->deadline_ms = call->deadline_ms;
+    seen->consistency = call->consistency;
+    seen->max_age_ms = call->max_age_ms;
     seen->at_ms = test_now_ms();
     if (call->n_metadata == 1) {
         (void)snprintf(node->authorization, sizeof node->authorization, "%s",
@@ -37,6 +39,37 @@ static void note_call(struct fake *node, struct fake_call *c)
     c->nth = ++node->calls;
     (void)pthread_cond_broadcast(&node->changed);
     (void)pthread_mutex_unlock(&node->lock);
+}
+
+/* The client's own question. */
+static void tell_regions(struct fake_call *c)
+{
+    Kluis__V1__DiscoveryNodesResponse r = KLUIS__V1__DISCOVERY_NODES_RESPONSE__INIT;
+    Kluis__V1__DiscoveryNode nodes[KL_NODES_MAX];
+    Kluis__V1__DiscoveryNode *list[KL_NODES_MAX];
+    struct fake *node = c->node;
+
+    (void)pthread_mutex_lock(&node->lock);
+    node->asked++;
+    (void)pthread_cond_broadcast(&node->changed);
+    (void)pthread_mutex_unlock(&node->lock);
+    if (node->regions == NULL) {
+        fake_status(c, KL_UNIMPLEMENTED);
+        return;
+    }
+    for (size_t i = 0; i < node->regions_n; i++) {
+        const struct fake_region *from = &node->regions[i];
+
+        nodes[i] = (Kluis__V1__DiscoveryNode)KLUIS__V1__DISCOVERY_NODE__INIT;
+        nodes[i].node_id = i + 1;
+        nodes[i].region = (char *)(uintptr_t)from->region;
+        nodes[i].client_address = (char *)(uintptr_t)from->node->address;
+        nodes[i].witness = from->witness;
+        list[i] = &nodes[i];
+    }
+    r.n_nodes = node->regions_n;
+    r.nodes = list;
+    fake_ok(c, &r);
 }
 
 static void take_request(struct fake *node, struct kl_conn *conn, struct kl_assembler *assembler,
@@ -56,8 +89,12 @@ static void take_request(struct fake *node, struct kl_conn *conn, struct kl_asse
     call = kluis__v1__call__unpack(NULL, body.len, body.ptr);
     assert_non_null(call);
     c.call = call;
-    note_call(node, &c);
-    node->answer(&c);
+    if (strcmp(call->method, "/kluis.v1.Discovery/Nodes") == 0) {
+        tell_regions(&c);
+    } else {
+        note_call(node, &c);
+        node->answer(&c);
+    }
     kluis__v1__call__free_unpacked(call, NULL);
     kl_buf_wipe(&whole);
 }
@@ -201,6 +238,11 @@ bool fake_calls(struct fake *node, unsigned n)
     return wait_for(node, &node->calls, n);
 }
 
+bool fake_conns(struct fake *node, unsigned n)
+{
+    return wait_for(node, &node->conns, n);
+}
+
 bool fake_cancels(struct fake *node, unsigned n)
 {
     return wait_for(node, &node->cancels, n);
@@ -221,6 +263,8 @@ static void reply(struct fake_call *c, Kluis__V1__Reply *r)
     uint8_t *p = NULL;
 
     r->server_time_ms = c->node->server_time_ms;
+    r->age_ms = c->node->age_ms;
+    r->node_id = c->node->node_id;
     if (kluis__v1__reply__get_packed_size(r) != 0) {
         assert_int_equal(kl_buf_grow(&packed, kluis__v1__reply__get_packed_size(r), &p), KL_OK);
         (void)kluis__v1__reply__pack(r, p);

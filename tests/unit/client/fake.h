@@ -18,10 +18,17 @@ struct fake_seen {
     bool has_id;
     uint64_t expires_ms;
     uint32_t deadline_ms;
+    Kluis__V1__Consistency consistency;
+    uint32_t max_age_ms;
     uint64_t at_ms;
 };
 
 struct fake;
+struct fake_region { /* where a node is */
+    const struct fake *node;
+    const char *region;
+    bool witness;
+};
 struct fake_call {
     struct fake *node;
     struct kl_conn *conn;
@@ -39,8 +46,12 @@ struct fake {
     char address[32]; /* "127.0.0.1:port" */
     fake_fn answer;
     void *arg;
-    bool mute;      /* does not answer PING */
-    bool forgetful; /* keeps no calls: for measuring */
+    bool mute; /* does not answer PING */
+    const struct fake_region
+        *regions; /* what it says of the cluster's nodes; NULL = no such method */
+    size_t regions_n;
+    atomic_uint asked; /* so often; these are not among the calls */
+    bool forgetful;    /* keeps no calls: for measuring */
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -49,7 +60,8 @@ struct fake {
     char authorization[128];
     struct kl_conn *last_conn; /* retained */
     uint32_t last_stream;
-    uint64_t server_time_ms; /* 0 = none in the replies */
+    uint64_t server_time_ms;  /* 0 = none in the replies */
+    uint64_t age_ms, node_id; /* in the replies */
     uint8_t value[KL_SECRET_VALUE_MAX];
     size_t value_len;
 };
@@ -59,6 +71,7 @@ void fake_start(struct fake *node, const char *cert, fake_fn answer, void *arg);
 void fake_stop(struct fake *node);
 /* Waits until the node has seen n calls or cancels. */
 bool fake_calls(struct fake *node, unsigned n);
+bool fake_conns(struct fake *node, unsigned n);
 bool fake_cancels(struct fake *node, unsigned n);
 
 /* Ways to answer. */

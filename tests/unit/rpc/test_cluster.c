@@ -128,6 +128,35 @@ TEST(cluster, confirm_time)
     fix_free(f);
 }
 
+/* Whoever has a valid token may know where the nodes are, whatever its rights; nobody else. */
+TEST(discovery, nodes)
+{
+    struct fix *f = fix_new(1);
+    Kluis__V1__DiscoveryNodesRequest req = KLUIS__V1__DISCOVERY_NODES_REQUEST__INIT;
+    struct ask ask = {.method = "/kluis.v1.Discovery/Nodes", .request = &req.base};
+    Kluis__V1__DiscoveryNodesResponse *r;
+    struct answer a;
+    char token[64];
+
+    (void)snprintf(token, sizeof token, "Bearer without-%d", (int)KL_RIGHT_CLUSTER_READ);
+    ask.token = token;
+    a = fix_ask(f, &ask);
+    CHECK_OK(a.st);
+    r = (Kluis__V1__DiscoveryNodesResponse *)a.response;
+    CHECK_EQ(r->n_nodes, 2);
+    CHECK_EQ(r->nodes[0]->node_id, 1);
+    CHECK_STR(r->nodes[0]->region, "north");
+    CHECK_STR(r->nodes[1]->region, "south");
+    CHECK_STR(r->nodes[1]->client_address, "127.0.0.1:1002");
+    CHECK(!r->nodes[1]->witness);
+    answer_free(&a);
+    ask.token = "";
+    a = fix_ask(f, &ask);
+    CHECK_STATUS(a.st, KL_UNAUTHENTICATED);
+    answer_free(&a);
+    fix_free(f);
+}
+
 static int health(struct fix *f, const char *service, const char *token)
 {
     Kluis__V1__HealthCheckRequest req = KLUIS__V1__HEALTH_CHECK_REQUEST__INIT;
