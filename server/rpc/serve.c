@@ -68,6 +68,9 @@ static size_t pack_error(const struct kl_work *w, enum kl_status status, uint64_
         facts.hint = true;
         facts.group = kl_group_id(w->hint);
         facts.leader_id = kl_group_leader(w->hint);
+        if (w->d->o.node->witness && facts.leader_id == w->d->o.node->node_id) {
+            facts.leader_id = kl_find_member(w->d->o.node, facts.group);
+        }
         facts.leader_address = address_of(w->d->o.node, facts.leader_id);
     } else if (status == KL_NOT_LEADER && w->elsewhere && !w->stopped) {
         facts.hint = true;
@@ -319,6 +322,14 @@ static enum kl_status unpack_request(struct kl_work *w)
     }
 }
 
+/* A witness serves no vault, but knows who does. */
+static enum kl_status send_elsewhere(struct kl_work *w)
+{
+    enum kl_status st = kl_find_group(w, false);
+
+    return st == KL_OK ? KL_NOT_LEADER : st;
+}
+
 /* From packed bytes to a request that may be planned. */
 static enum kl_status prepare(struct kl_work *w)
 {
@@ -346,7 +357,7 @@ static enum kl_status prepare(struct kl_work *w)
     if (w->ring == NULL && w->call.route->scope != KL_SCOPE_NODE &&
         w->call.route->right != KL_RIGHT_CLUSTER_READ &&
         w->call.route->right != KL_RIGHT_CLUSTER_ADMIN) {
-        return KL_SEALED;
+        return d->o.node->witness ? send_elsewhere(w) : KL_SEALED;
     }
     w->call.keyring = w->ring == NULL ? NULL : w->ring->ring;
     w->call.entropy = d->o.entropy;

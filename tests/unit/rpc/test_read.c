@@ -255,3 +255,22 @@ TEST(elsewhere, remote_step)
     CHECK_STATUS(create_in(f, "none", "south"), KL_UNAVAILABLE);
     fix_free(f);
 }
+
+/* A witness has every group and serves none: it names the leader, and another when it leads itself. */
+TEST(elsewhere, witness)
+{
+    struct fix *f = with_secret();
+    struct answer a;
+
+    fix_seal(f, &f->nodes[1], true);
+    f->nodes[1].view.witness = true;
+    for (int i = 0; i < 2; i++) {
+        fake_store_lead(f->stores[1], i == 0 ? 1 : 2);
+        a = read_as(f, 2, "vault", i == 0 ? STALE : KLUIS__V1__CONSISTENCY__LINEARIZABLE, 0);
+        CHECK_STATUS(a.st, KL_NOT_LEADER);
+        CHECK_EQ(a.reply->leader->group, NORTH);
+        CHECK_EQ(a.reply->leader->node_id, 1);
+        answer_free(&a);
+    }
+    fix_free(f);
+}
