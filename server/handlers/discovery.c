@@ -1,4 +1,4 @@
-/* Discovery.Nodes: the nodes of the configuration, for clients. */
+/* Discovery.Nodes: the nodes of the cluster, for clients. */
 #include "server/handlers/parts.h"
 
 static enum kl_status add(const struct kl_node_info *from, Kluis__V1__DiscoveryNodesResponse *r)
@@ -21,6 +21,7 @@ enum kl_status kl_plan_discovery_nodes(struct kl_call *call, struct kl_plan *pla
     const struct kl_node_view *node = call->node;
     Kluis__V1__DiscoveryNodesResponse *r =
         kl_pb_new(&kluis__v1__discovery_nodes_response__descriptor);
+    const size_t n = atomic_load(&node->nodes_n); /* it may grow meanwhile */
     enum kl_status st = KL_OK;
 
     (void)plan;
@@ -28,12 +29,14 @@ enum kl_status kl_plan_discovery_nodes(struct kl_call *call, struct kl_plan *pla
         return KL_NO_MEMORY;
     }
     call->response = &r->base;
-    r->nodes = kl_calloc(node->nodes_n, sizeof(Kluis__V1__DiscoveryNode *));
+    r->nodes = kl_calloc(n, sizeof(Kluis__V1__DiscoveryNode *));
     if (r->nodes == NULL) {
         return KL_NO_MEMORY;
     }
-    for (size_t i = 0; i < node->nodes_n && st == KL_OK; i++) {
-        st = add(&node->nodes[i], r);
+    for (size_t i = 0; i < n && st == KL_OK; i++) {
+        if ((atomic_load(&node->nodes[i].marks) & KL_NODE_REMOVED) == 0) {
+            st = add(&node->nodes[i], r);
+        }
     }
     return st;
 }

@@ -155,12 +155,6 @@ static struct kl_work *dequeue(struct kl_dispatch *d)
     d->head = w->next;
     if (d->head == NULL) {
         d->tail = &d->head;
-        d->region = "";
-        for (size_t i = 0; i < d->o.node->nodes_n; i++) {
-            if (d->o.node->nodes[i].node_id == d->o.node->node_id) {
-                d->region = d->o.node->nodes[i].region;
-            }
-        }
     }
     d->queued--;
     d->taken++;
@@ -453,6 +447,17 @@ static void destroy(struct kl_dispatch *d)
     kl_free(d);
 }
 
+/* Where this node is, as far as is known. */
+static const char *region_of(const struct kl_node_view *node)
+{
+    for (size_t i = 0; i < node->nodes_n; i++) {
+        if (node->nodes[i].node_id == node->node_id && node->nodes[i].region != NULL) {
+            return node->nodes[i].region;
+        }
+    }
+    return "";
+}
+
 enum kl_status kl_dispatch_new(const struct kl_dispatch_options *options, struct kl_dispatch **out)
 {
     struct kl_dispatch *d;
@@ -471,6 +476,7 @@ enum kl_status kl_dispatch_new(const struct kl_dispatch_options *options, struct
         d->o.bytes_max = KL_CALL_BYTES_MAX;
     }
     d->tail = &d->head;
+    d->region = region_of(options->node);
     (void)pthread_mutex_init(&d->lock, NULL);
     (void)pthread_cond_init(&d->changed, NULL);
     kl_vault_cache_init(&d->cache);

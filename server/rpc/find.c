@@ -62,7 +62,9 @@ uint64_t kl_find_member(const struct kl_node_view *node, uint16_t id)
         bool at_home = home != NULL && n->region != NULL && strcmp(n->region, home) == 0;
         int rank;
 
-        if (n->witness || n->node_id == node->node_id || !node->votes(node->ctx, id, n->node_id)) {
+        if (n->witness || n->node_id == node->node_id ||
+            (atomic_load(&n->marks) & KL_NODE_REMOVED) != 0 ||
+            !node->votes(node->ctx, id, n->node_id)) {
             continue;
         }
         rank = (node->connected(node->ctx, n->node_id) ? 2 : 0) + (at_home ? 1 : 0);
