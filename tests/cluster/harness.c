@@ -27,6 +27,8 @@ enum {
     RUN_MS = 30000,
     CLI_MS = 60000, /* the command line has its own deadline */
     TRY_MS = 2000,
+    PLACED_CLIENT_PORT = 7000,
+    PLACED_PEER_PORT = 7001,
     SHADOW_KIB = 1 << 30 /* address space that only sanitizers reserve */
 };
 
@@ -38,7 +40,8 @@ struct node {
     char peer_address[64];
     char clock
         [PATH_LEN]; /* file that says by how much its clock is off; empty: it is the machine's */
-    pid_t pid;      /* 0 = not running */
+    char program[PATH_LEN]; /* kluisd of its next process; empty: the cluster's */
+    pid_t pid;              /* 0 = not running */
 };
 
 struct cluster {
@@ -49,6 +52,7 @@ struct cluster {
     char kluisd[PATH_LEN];
     struct node nodes[CLUSTER_NODES_MAX];
     unsigned n;
+    const struct cluster_place *place;
 };
 
 __attribute__((noreturn, format(printf, 1, 2))) static void die(const char *format, ...)
@@ -121,10 +125,11 @@ static void fake_clock_environment(const char *file, char text[FAKE_MAX][2 * PAT
     globfree(&found);
 }
 
-/* fake: the file that says by how much the clock is off; NULL or empty: it is the machine's. */
-static pid_t spawn_program(const char *program, const char *const *words, const char *log,
-                           const char *fake)
+/* node: whose process it is, at its place and with its clock; NULL for tools. */
+static pid_t spawn_program(const struct cluster *c, const char *program, const char *const *words,
+                           const char *log, const struct node *node)
 {
+    const struct cluster_place *place = node == NULL ? NULL : c->place;
     char variables[FAKE_MAX][2 * PATH_LEN];
     char *environment[ENVIRON_MAX + FAKE_MAX + 1];
     size_t variables_n = 0;
@@ -139,8 +144,8 @@ static pid_t spawn_program(const char *program, const char *const *words, const 
     }
     memcpy(out, argv, sizeof out);
     out[n] = NULL;
-    if (fake != NULL && fake[0] != 0) {
-        fake_clock_environment(fake, variables);
+    if (node != NULL && node->clock[0] != 0) {
+        fake_clock_environment(node->clock, variables);
         for (size_t i = 0; i < FAKE_MAX; i++) { /* the first of two of one name counts */
             environment[variables_n++] = variables[i];
         }
@@ -161,6 +166,9 @@ static pid_t spawn_program(const char *program, const char *const *words, const 
             (void)dup2(fd, STDERR_FILENO);
             (void)dup2(fd, STDOUT_FILENO);
         }
+        if (place != NULL && place->enter != NULL) {
+            place->enter(place->arg, (unsigned)(node - c->nodes));
+        }
         (void)execve(program, out, environment);
         _exit(127);
     }
@@ -172,7 +180,7 @@ static pid_t spawn_program(const char *program, const char *const *words, const 
 
 static pid_t spawn(const struct cluster *c, const char *const *words, const char *log)
 {
-    return spawn_program(c->kluisd, words, log, NULL);
+    return spawn_program(c, c->kluisd, words, log, NULL);
 }
 
 static int wait_exit(pid_t pid)
@@ -273,12 +281,15 @@ static void make_certificate(struct cluster *c, unsigned i)
 {
     char name[16];
     char id[16];
+    char hosts[128];
 
+    (void)snprintf(hosts, sizeof hosts, "127.0.0.1,localhost%s%s", c->place == NULL ? "" : ",",
+                   c->place == NULL ? "" : c->place->hosts[i]);
     (void)snprintf(name, sizeof name, "n%u", i + 1);
     (void)snprintf(id, sizeof id, "%u", i + 1);
     make(c,
          (const char *[]){"--issue", c->dir, "--name", name, "--cluster", "test", "--node-id", id,
-                          "--hosts", "127.0.0.1,localhost", NULL},
+                          "--hosts", hosts, NULL},
          NULL, 0);
 }
 
@@ -351,16 +362,26 @@ static void name_files(struct cluster *c, unsigned i, const struct cluster_optio
                        const uint16_t ports[2])
 {
     struct node *n = &c->nodes[i];
+    char dir[PATH_LEN / 2]; /* a copy, since the compiler fears that it overlaps what is written */
+    char host[48];
 
-    (void)snprintf(n->config, sizeof n->config, "%s/n%u.conf", c->dir, i + 1);
-    (void)snprintf(n->log, sizeof n->log, "%s/n%u.log", c->dir, i + 1);
+    memcpy(dir, c->dir, sizeof dir);
+    (void)snprintf(n->config, sizeof n->config, "%s/n%u.conf", dir, i + 1);
+    (void)snprintf(n->log, sizeof n->log, "%s/n%u.log", dir, i + 1);
     if (o->data_dirs == NULL || o->data_dirs[i] == NULL) {
-        (void)snprintf(n->data, sizeof n->data, "%s/data%u", c->dir, i + 1);
+        (void)snprintf(n->data, sizeof n->data, "%s/data%u", dir, i + 1);
     } else {
         (void)snprintf(n->data, sizeof n->data, "%s", o->data_dirs[i]);
     }
-    (void)snprintf(n->client_address, sizeof n->client_address, "127.0.0.1:%u", ports[0]);
-    (void)snprintf(n->peer_address, sizeof n->peer_address, "127.0.0.1:%u", ports[1]);
+    if (o->fake_clocks) {
+        (void)snprintf(n->clock, sizeof n->clock, "%s/n%u.clock", dir, i + 1);
+        cluster_set_clock(c, i, "+0");
+    }
+    (void)snprintf(host, sizeof host, "%s", c->place == NULL ? "127.0.0.1" : c->place->hosts[i]);
+    (void)snprintf(n->client_address, sizeof n->client_address, "%s:%u", host,
+                   c->place == NULL ? ports[0] : PLACED_CLIENT_PORT);
+    (void)snprintf(n->peer_address, sizeof n->peer_address, "%s:%u", host,
+                   c->place == NULL ? ports[1] : PLACED_PEER_PORT);
 }
 
 unsigned cluster_grow(struct cluster *c, const struct cluster_options *o)
@@ -390,6 +411,7 @@ struct cluster *cluster_new(const struct cluster_options *o)
         die("bad number of nodes");
     }
     c->n = o->nodes;
+    c->place = o->place;
     find_kluisd(c);
     (void)snprintf(c->dir, sizeof c->dir, "%s/kluis-cluster-XXXXXX", base == NULL ? "/tmp" : base);
     if (mkdtemp(c->dir) == NULL) {
@@ -404,11 +426,11 @@ struct cluster *cluster_new(const struct cluster_options *o)
     for (unsigned i = 0; i < c->n; i++) {
         write_config(c, i, o);
         make(c, (const char *[]){"--init", "--config", c->nodes[i].config, NULL}, NULL, 0);
-        if (o->fake_clocks) {
-            (void)snprintf(c->nodes[i].clock, sizeof c->nodes[i].clock, "%s/n%u.clock", c->dir,
-                           i + 1);
-            cluster_set_clock(c, i, "+0");
-        }
+    }
+    if (c->place != NULL && c->place->prepare != NULL) {
+        c->place->prepare(c->place->arg, c->dir);
+    }
+    for (unsigned i = 0; i < c->n; i++) {
         cluster_start(c, i);
     }
     wait_ready(c);
@@ -481,13 +503,31 @@ pid_t cluster_pid(const struct cluster *c, unsigned node)
     return c->nodes[node].pid;
 }
 
+void cluster_set_program(struct cluster *c, unsigned node, const char *kluisd)
+{
+    (void)snprintf(c->nodes[node].program, sizeof c->nodes[node].program, "%s", kluisd);
+}
+
+const char *cluster_program(const struct cluster *c)
+{
+    return c->kluisd;
+}
+
+/* Nodes are no children of ours: they can be signalled, but not waited for. */
+static bool elsewhere(const struct cluster *c)
+{
+    return c->place != NULL && c->place->start != NULL;
+}
+
 void cluster_start(struct cluster *c, unsigned node)
 {
     struct node *n = &c->nodes[node];
 
-    if (n->pid == 0) {
-        n->pid = spawn_program(c->kluisd, (const char *[]){"--config", n->config, NULL}, n->log,
-                               n->clock);
+    if (n->pid == 0 && elsewhere(c)) {
+        n->pid = c->place->start(c->place->arg, node);
+    } else if (n->pid == 0) {
+        n->pid = spawn_program(c, n->program[0] == 0 ? c->kluisd : n->program,
+                               (const char *[]){"--config", n->config, NULL}, n->log, n);
     }
 }
 
@@ -519,6 +559,21 @@ static int wait_until(pid_t pid, unsigned timeout_ms)
     (void)kill(pid, SIGKILL);
     (void)wait_exit(pid);
     return -1;
+}
+
+/* The same of a node that runs elsewhere. */
+static int wait_elsewhere(struct cluster *c, unsigned node, unsigned timeout_ms)
+{
+    uint64_t until = harness_now_us() + (uint64_t)timeout_ms * 1000u;
+
+    while (kill(c->nodes[node].pid, 0) == 0) {
+        if (harness_now_us() >= until) {
+            cluster_kill(c, node);
+            return -1;
+        }
+        harness_sleep_ms(POLL_MS);
+    }
+    return c->place->exit_code(c->place->arg, node);
 }
 
 int cluster_run(struct cluster *c, unsigned node, const char *const *words)
@@ -553,7 +608,7 @@ int cluster_cli(struct cluster *c, const char *const *words, char *out, size_t o
     (void)setenv("KLUIS_TOKEN_FILE", path, 1);
     (void)snprintf(path, sizeof path, "%s/cli.out", c->dir);
     (void)unlink(path);
-    code = wait_until(spawn_program(program, words, path, NULL), CLI_MS);
+    code = wait_until(spawn_program(c, program, words, path, NULL), CLI_MS);
     f = fopen(path, "r");
     n = f == NULL ? 0 : fread(out, 1, out_len - 1, f);
     out[n] = 0;
@@ -572,7 +627,9 @@ void cluster_signal(struct cluster *c, unsigned node, int signal_number)
 
 int cluster_wait(struct cluster *c, unsigned node, unsigned timeout_ms)
 {
-    int code = c->nodes[node].pid == 0 ? -1 : wait_until(c->nodes[node].pid, timeout_ms);
+    int code = c->nodes[node].pid == 0 ? -1
+               : elsewhere(c)          ? wait_elsewhere(c, node, timeout_ms)
+                                       : wait_until(c->nodes[node].pid, timeout_ms);
 
     c->nodes[node].pid = 0;
     return code;
@@ -584,7 +641,14 @@ void cluster_kill(struct cluster *c, unsigned node)
 
     if (pid != 0) {
         (void)kill(pid, SIGKILL);
-        (void)wait_exit(pid);
+        while (elsewhere(c) && kill(pid, 0) == 0) {
+            harness_sleep_ms(1);
+        }
+        if (elsewhere(c)) {
+            (void)c->place->exit_code(c->place->arg, node); /* its engine has noticed as well */
+        } else {
+            (void)wait_exit(pid);
+        }
         c->nodes[node].pid = 0;
     }
 }
@@ -596,7 +660,8 @@ bool cluster_running(struct cluster *c, unsigned node)
     if (c->nodes[node].pid == 0) {
         return false;
     }
-    if (waitpid(c->nodes[node].pid, &status, WNOHANG) == c->nodes[node].pid) {
+    if (elsewhere(c) ? kill(c->nodes[node].pid, 0) != 0
+                     : waitpid(c->nodes[node].pid, &status, WNOHANG) == c->nodes[node].pid) {
         (void)fprintf(stderr, "harness: node %u ended by itself, status 0x%x, log %s\n", node + 1,
                       (unsigned)status, c->nodes[node].log);
         c->nodes[node].pid = 0;

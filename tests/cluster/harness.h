@@ -16,15 +16,28 @@
 
 #define CLUSTER_NODES_MAX 7
 
+/* Where the processes are to be, other than here: networks of their own, containers. */
+struct cluster_place {
+    void *arg;
+    const char *const *hosts; /* address of each node; its ports are always the same */
+    void (*prepare)(void *arg, const char *dir); /* after all files have been made; may be NULL */
+    /* In the new process of a node before it becomes kluisd; NULL: stays where it is. */
+    void (*enter)(void *arg, unsigned node);
+    /* Instead of a process of ours: starts the node elsewhere and says its process id here. */
+    pid_t (*start)(void *arg, unsigned node);
+    int (*exit_code)(void *arg, unsigned node); /* of one that `start` started, once it has ended */
+};
+
 struct cluster_options {
-    unsigned nodes;               /* 1..7 */
-    uint64_t day_ms;              /* 0 = a real day */
-    const char *extra_config;     /* lines for the [cluster] section, or NULL */
-    const char *const *data_dirs; /* one per node; NULL: the cluster's own directories */
-    const char *regions;          /* [region …] sections, or NULL */
-    const char *const *region;    /* of each node; NULL: all are in west */
-    unsigned witnesses;           /* bit per node */
-    bool fake_clocks;             /* cluster_set_clock() can be used; needs libfaketime */
+    unsigned nodes;                    /* 1..7 */
+    uint64_t day_ms;                   /* 0 = a real day */
+    const char *extra_config;          /* lines for the [cluster] section, or NULL */
+    const char *const *data_dirs;      /* one per node; NULL: the cluster's own directories */
+    const char *regions;               /* [region …] sections, or NULL */
+    const char *const *region;         /* of each node; NULL: all are in west */
+    unsigned witnesses;                /* bit per node */
+    bool fake_clocks;                  /* cluster_set_clock() can be used; needs libfaketime */
+    const struct cluster_place *place; /* lives as long as the cluster; NULL: loopback */
 };
 
 /* West and east with two nodes each, a pair, and a witness on the hill: nodes 0 1, 2 3, 4. */
@@ -49,6 +62,9 @@ const char *cluster_token(const struct cluster *c);
 
 /* Nodes are 0 .. n-1; their ids are 1 .. n. */
 void cluster_start(struct cluster *c, unsigned node);
+/* Its next process runs this program instead: another version. */
+void cluster_set_program(struct cluster *c, unsigned node, const char *kluisd);
+const char *cluster_program(const struct cluster *c);
 /* Runs kluisd with these words and returns its exit code; its output goes to the node's log. Kills it
  * when it does not end by itself and gives -1. */
 int cluster_run(struct cluster *c, unsigned node, const char *const *words);

@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
-enum { THREADS_MAX = 32, WORD_LEN = 64, VERSIONS_KEPT = 8 };
+enum { THREADS_MAX = 32, WORD_LEN = 64, VERSIONS_KEPT = 8, LINE_LEN = 512 };
 
 struct worker {
     struct workload *w;
@@ -49,14 +49,18 @@ static void choose(struct worker *k, struct op *op)
         KL_HISTORY_GET_DELETED,
     };
     const struct workload_options *o = &k->w->o;
+    unsigned long long number;
     uint64_t round = 0;
 
     *op = (struct op){.kind = mix[test_random(&k->random) % (sizeof mix / sizeof mix[0])]};
     if (o->round_ms != 0) {
         round = (harness_now_us() - k->w->started_us) / 1000u / o->round_ms;
     }
-    (void)snprintf(op->name, sizeof op->name, "r%llu-s%llu", (unsigned long long)round,
-                   (unsigned long long)(test_random(&k->random) % o->names));
+    number = test_random(&k->random) % o->names;
+    (void)snprintf(op->name, sizeof op->name, "r%llu-s%llu", (unsigned long long)round, number);
+    if (o->keep_even && number % 2 == 0 && op->kind != KL_HISTORY_GET_VERSION) {
+        op->kind = test_random(&k->random) % 2 == 0 ? KL_HISTORY_SET : KL_HISTORY_GET;
+    }
     if (op->kind == KL_HISTORY_SET) {
         (void)snprintf(op->value, sizeof op->value, "c%u-%llu", k->id,
                        (unsigned long long)++k->written);
@@ -132,6 +136,22 @@ static void note_write(struct workload *w, uint64_t now)
     w->last_write_us = now > w->last_write_us ? now : w->last_write_us;
 }
 
+/* What ended without an effect is no operation of a history; it is there for who counts failures. */
+static void stream(struct workload *w, size_t index, enum kluis_status st)
+{
+    const struct kl_history_op *op = &w->history.ops[index];
+    char line[LINE_LEN];
+
+    kl_history_line(&w->history, index, line, sizeof line);
+    (void)fprintf(w->o.stream, "%s%s\n", op->outcome == KL_HISTORY_FAILED ? "# " : "", line);
+    if (op->outcome != KL_HISTORY_DONE) {
+        (void)fprintf(w->o.stream, "# failed %u %s %llu %llu %s\n", op->client,
+                      kl_history_kind_name(op->kind), (unsigned long long)op->invoked_us,
+                      (unsigned long long)harness_now_us(), kluis_status_name(st));
+    }
+    (void)fflush(w->o.stream);
+}
+
 static void note(struct worker *k, const struct op *op, size_t index, enum kluis_status st,
                  const struct kluis_secret *s)
 {
@@ -168,6 +188,9 @@ static void note(struct worker *k, const struct op *op, size_t index, enum kluis
             w->r.unknown++;
         }
     }
+    if (w->o.stream != NULL) {
+        stream(w, index, st);
+    }
     (void)pthread_mutex_unlock(&w->lock);
 }
 
@@ -178,6 +201,8 @@ static void *work(void *arg)
 
     while (!atomic_load(&w->stop)) {
         struct kluis_secret *s = NULL;
+        uint64_t begun_us = harness_now_us();
+        uint64_t took_us;
         enum kluis_status st;
         struct op op;
         size_t index = 0;
@@ -194,6 +219,10 @@ static void *work(void *arg)
             remember_version(k, &op, s);
         }
         kluis_secret_free(s);
+        took_us = harness_now_us() - begun_us;
+        if (took_us < w->o.pace_ms * 1000ULL) {
+            harness_sleep_ms((unsigned)(w->o.pace_ms - took_us / 1000u));
+        }
     }
     return NULL;
 }
@@ -212,7 +241,7 @@ struct workload *workload_start(const struct workload_options *o)
         struct worker *k = &w->workers[i];
 
         k->w = w;
-        k->id = i + 1;
+        k->id = o->first_client + i + 1;
         k->random = (o->seed + i) * 2654435761u | 1u;
         assert_int_equal(pthread_create(&k->thread, NULL, work, k), 0);
     }
@@ -289,7 +318,9 @@ void workload_stop(struct workload *w, const char *dump, struct workload_result 
     for (unsigned i = 0; i < w->o.threads; i++) {
         (void)pthread_join(w->workers[i].thread, NULL);
     }
-    check(w, dump);
+    if (w->o.stream == NULL) {
+        check(w, dump);
+    }
     *out = w->r;
     kl_history_done(&w->history);
     (void)pthread_mutex_destroy(&w->lock);

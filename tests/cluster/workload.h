@@ -10,6 +10,8 @@
 
 #include "tests/lib/history.h"
 
+#include <stdio.h>
+
 struct workload;
 
 struct workload_options {
@@ -20,6 +22,11 @@ struct workload_options {
     unsigned round_ms;   /* a new set of names after so long; 0 = never */
     unsigned timeout_ms; /* deadline of each call */
     uint64_t seed;
+    /* For several processes over one vault: */
+    uint32_t first_client; /* number of the first thread less one; no two threads share one */
+    unsigned pace_ms;      /* each thread begins a call so often at most; 0 = as fast as answered */
+    bool keep_even; /* every second name is only written and read, so that nothing leaves it */
+    FILE *stream;   /* each operation as a line when it ends; then nothing is checked. NULL */
 };
 
 struct workload_result {

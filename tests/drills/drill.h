@@ -1,0 +1,111 @@
+/*
+ * A drill: a cluster of two regions and a witness under a checked load, something that breaks, and what it
+ * cost. kluis-drill runs them; each is a row of kl_drills.
+ */
+#ifndef KL_DRILL_H
+#define KL_DRILL_H
+
+#include "tests/drills/site.h"
+#include "tests/lib/history.h"
+
+#include <jansson.h>
+
+enum {
+    DRILL_EVENTS_MAX = 64,
+    DRILL_TEXT = 200,
+    DRILL_CLIENT_NUMBERS = 1000, /* client threads of site S are S * this + 1 ... */
+    DRILL_DAY_MS = 1000,
+    DRILL_GARDEN_DAYS = 7,
+    DRILL_GROUPS = 3, /* the directory, west, east */
+    DRILL_GROUP_WEST = 1
+};
+
+struct drill_event {
+    uint64_t at_us;
+    char text[DRILL_TEXT];
+};
+
+/* What a drill found. Counts of what must not happen are 0 in a verdict that passes. */
+struct drill_cost {
+    uint64_t no_writes_ms,
+        no_reads_ms; /* longest, at the worst region that was not cut off itself */
+    uint64_t lost, doubled, stale, early;
+    uint64_t writes, reads,
+        failed_calls; /* failed: without an answer within the deadline, not cut off */
+    uint64_t purged;  /* in their time, of those that the gardener deleted */
+    bool linearizable, digests_equal, nodes_good;
+    char violation[1024];
+    char first_failure[DRILL_TEXT];
+};
+
+/* Acknowledged writes and reads of a region by time, for the picture. */
+enum { DRILL_SLOTS_MAX = 2400, DRILL_SLOT_MS = 100 };
+struct drill_curve {
+    uint16_t writes[DRILL_SLOTS_MAX], reads[DRILL_SLOTS_MAX];
+};
+
+struct drill;
+struct drill_kind {
+    const char *name;
+    const char *what; /* a sentence */
+    void (*run)(struct drill *d);
+    unsigned no_writes_max_ms; /* limits of the verdict */
+    unsigned no_reads_max_ms;
+    unsigned failed_max;
+    unsigned apart; /* bit per site whose clients are cut off by the drill itself */
+    bool fake_clocks;
+    bool small_disk; /* of the leader */
+    bool brief;      /* one of those that tests/run has */
+};
+extern const struct drill_kind kl_drills[];
+extern const size_t kl_drills_n;
+
+struct drill {
+    const struct drill_kind *kind;
+    const struct site_backend *site;
+    struct cluster *cluster;
+    struct kluis_client *client; /* of the runner: reaches every node without a wire */
+    unsigned delay_ms;           /* one way, between any two sites */
+    uint64_t seed;
+    char disk[256];              /* mount point of the small disk; "" = none */
+    char out[SITE_CLIENTS][256]; /* histories of the clients */
+    pid_t clients[SITE_CLIENTS];
+    uint64_t begun_us, fault_us, ended_us;
+    struct drill_event events[DRILL_EVENTS_MAX];
+    size_t events_n;
+    struct drill_cost cost;
+    struct drill_curve curves[SITE_CLIENTS];
+    bool broken; /* the drill itself saw what must not be; the last event says what */
+    bool passed;
+    char why[DRILL_TEXT];
+};
+
+/* One drill from an empty directory to its verdict. */
+void drill_run(struct drill *d);
+
+/* ---- for the drills themselves ---- */
+
+void drill_event(struct drill *d, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The fault begins: from here on it is measured. */
+void drill_fault(struct drill *d, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* It went wrong: the verdict fails for this reason. */
+void drill_broken(struct drill *d, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Waits until the client of each site in the mask has had this many more writes acknowledged. */
+bool drill_writes(struct drill *d, unsigned sites, unsigned more, unsigned timeout_ms);
+/* Waits until every node that runs follows a leader with nothing outstanding, and all groups have one. */
+bool drill_settled(struct drill *d, unsigned timeout_ms);
+/* The node that leads the west's vaults, as the other nodes see it; -1. */
+int drill_leader(struct drill *d, unsigned timeout_ms);
+
+/* Reads the histories and fills in the cost; needs the cluster. */
+void drill_measure(struct drill *d);
+
+/* ---- results ---- */
+
+/* One line for people. */
+void drill_print(const struct drill *d);
+json_t *drill_json(const struct drill *d);
+/* A page that needs nothing else. false: it cannot be written. */
+bool drill_html(const char *path, const json_t *results);
+
+#endif

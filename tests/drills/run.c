@@ -1,0 +1,336 @@
+/* The frame of every drill: a new cluster, load in each region, the drill, and the count. */
+#include "tests/drills/drill.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    CALL_MS = 30000,
+    WAIT_MS = 30000,
+    HEAL_MS = 60000,
+    STEADY_MS = 2000,
+    AFTER_MS = 2000,
+    THREADS = 4,
+    PACE_MS = 20,
+    CLIENT_TIMEOUT_MS = 10000,
+    POLL_MS = 20,
+    BEHIND_MAX = 100, /* log entries: caught up, under load */
+    LINE_LEN = 512
+};
+
+static void add_event(struct drill *d, const char *format, va_list args)
+{
+    struct drill_event *e;
+
+    if (d->events_n == DRILL_EVENTS_MAX) {
+        return;
+    }
+    e = &d->events[d->events_n++];
+    e->at_us = harness_now_us();
+    (void)vsnprintf(e->text, sizeof e->text, format, args);
+    printf("  %7.2f s  %s\n", (double)(e->at_us - d->begun_us) / 1e6, e->text);
+    (void)fflush(stdout);
+}
+
+void drill_event(struct drill *d, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    add_event(d, format, args);
+    va_end(args);
+}
+
+void drill_fault(struct drill *d, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    add_event(d, format, args);
+    va_end(args);
+    d->fault_us = harness_now_us();
+}
+
+void drill_broken(struct drill *d, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    add_event(d, format, args);
+    va_end(args);
+    if (!d->broken) {
+        (void)snprintf(d->why, sizeof d->why, "%s", d->events[d->events_n - 1].text);
+    }
+    d->broken = true;
+}
+
+/* Acknowledged writes in a client's history so far. */
+static unsigned writes_so_far(const char *path)
+{
+    char line[LINE_LEN];
+    unsigned n = 0;
+    FILE *f = fopen(path, "r");
+
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        n += line[0] != '#' && strstr(line, " set ") != NULL && strstr(line, " ok") != NULL;
+    }
+    if (f != NULL) {
+        (void)fclose(f);
+    }
+    return n;
+}
+
+bool drill_writes(struct drill *d, unsigned sites, unsigned more, unsigned timeout_ms)
+{
+    uint64_t until = harness_now_us() + timeout_ms * 1000ULL;
+    unsigned goal[SITE_CLIENTS];
+    bool all;
+
+    for (unsigned s = 0; s < SITE_CLIENTS; s++) {
+        goal[s] = writes_so_far(d->out[s]) + more;
+    }
+    do {
+        all = true;
+        for (unsigned s = 0; s < SITE_CLIENTS; s++) {
+            all = all && ((sites & 1u << s) == 0 || writes_so_far(d->out[s]) >= goal[s]);
+        }
+        if (!all) {
+            harness_sleep_ms(POLL_MS);
+        }
+    } while (!all && harness_now_us() < until);
+    return all;
+}
+
+/* Every group of the node has a leader, and whoever this node leads has nearly all it has. */
+static bool node_settled(const Kluis__V1__ClusterStatusResponse *s)
+{
+    for (size_t i = 0; i < s->n_groups; i++) {
+        const Kluis__V1__GroupStatus *g = s->groups[i];
+
+        if (g->leader_id == 0) {
+            return false;
+        }
+        for (size_t k = 0; strcmp(g->role, "leader") == 0 && k < g->n_members; k++) {
+            if (g->members[k]->node_id != s->node_id &&
+                g->members[k]->match_index + BEHIND_MAX < g->last_index) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+bool drill_settled(struct drill *d, unsigned timeout_ms)
+{
+    uint64_t until = harness_now_us() + timeout_ms * 1000ULL;
+    unsigned n = 0;
+
+    while (n < SITE_NODES && harness_now_us() < until) {
+        Kluis__V1__ClusterStatusResponse *s = cluster_status(d->cluster, d->client, n);
+
+        n = s != NULL && node_settled(s) ? n + 1 : 0;
+        if (s != NULL) {
+            kluis__v1__cluster_status_response__free_unpacked(s, NULL);
+        }
+        if (n == 0) {
+            harness_sleep_ms(5 * POLL_MS);
+        }
+    }
+    return n == SITE_NODES;
+}
+
+int drill_leader(struct drill *d, unsigned timeout_ms)
+{
+    return cluster_leader(d->cluster, d->client, DRILL_GROUP_WEST, timeout_ms);
+}
+
+/* ---- set-up ---- */
+
+static void make_disk(struct drill *d)
+{
+    (void)snprintf(d->disk, sizeof d->disk, "/tmp/kluis-drill-disk-XXXXXX");
+    if (mkdtemp(d->disk) == NULL || mount("tmpfs", d->disk, "tmpfs", 0, "size=192m") != 0) {
+        perror("drill: a small disk");
+        exit(1);
+    }
+}
+
+static void make_vault(struct drill *d, const char *name, uint32_t days)
+{
+    const struct kluis_vault_options o = {.location = "west", .retention_days = days};
+    struct kluis_vault *v = NULL;
+
+    if (kluis_vault_create(d->client, name, &o, CALL_MS, &v) != KLUIS_OK) {
+        drill_broken(d, "vault %s: %s", name, kluis_last_error());
+    }
+    kluis_vault_free(v);
+}
+
+static void make_cluster(struct drill *d)
+{
+    static char data[512];
+    const char *data_dirs[SITE_NODES] = {NULL};
+    struct cluster_options o = cluster_paired();
+
+    o.day_ms = DRILL_DAY_MS;
+    o.extra_config = "failback_after = 5s";
+    o.fake_clocks = d->kind->fake_clocks;
+    o.place = &d->site->place;
+    if (d->kind->small_disk) {
+        make_disk(d);
+        (void)snprintf(data, sizeof data, "%s/data", d->disk);
+        data_dirs[0] = data;
+        o.data_dirs = data_dirs;
+    }
+    d->cluster = cluster_new(&o);
+    d->client = cluster_client(d->cluster);
+    site_rule("* * delay_us=%u", d->delay_ms * 1000);
+    make_vault(d, "drill", 90);
+    make_vault(d, "garden", DRILL_GARDEN_DAYS);
+    if (cluster_transfer(d->cluster, d->client, DRILL_GROUP_WEST, 0, WAIT_MS) != KLUIS_OK) {
+        drill_broken(d, "n1 does not lead the vaults of west");
+    }
+}
+
+static void start_client(struct drill *d, unsigned site)
+{
+    char endpoints[512];
+    char token[512];
+    char first[32];
+    char text[5][32];
+
+    /* Those of its own region first. */
+    (void)snprintf(
+        endpoints, sizeof endpoints, "%s,%s,%s,%s", cluster_endpoint(d->cluster, 2 * site),
+        cluster_endpoint(d->cluster, 2 * site + 1), cluster_endpoint(d->cluster, 2 - 2 * site),
+        cluster_endpoint(d->cluster, 3 - 2 * site));
+    (void)snprintf(token, sizeof token, "%s/token", cluster_dir(d->cluster));
+    (void)snprintf(first, sizeof first, "%u", site * DRILL_CLIENT_NUMBERS);
+    (void)snprintf(text[0], sizeof text[0], "%d", THREADS);
+    (void)snprintf(text[1], sizeof text[1], "%d", PACE_MS);
+    (void)snprintf(text[2], sizeof text[2], "%d", CLIENT_TIMEOUT_MS);
+    (void)snprintf(text[3], sizeof text[3], "%d", DRILL_GARDEN_DAYS * DRILL_DAY_MS);
+    (void)snprintf(d->out[site], sizeof d->out[site], "%s/clients/%s.history",
+                   cluster_dir(d->cluster), site_name(site));
+    d->clients[site] = d->site->client(site, cluster_dir(d->cluster),
+                                       (const char *[]){"--endpoints",
+                                                        endpoints,
+                                                        "--ca",
+                                                        cluster_ca(d->cluster),
+                                                        "--token",
+                                                        token,
+                                                        "--out",
+                                                        d->out[site],
+                                                        "--first",
+                                                        first,
+                                                        "--threads",
+                                                        text[0],
+                                                        "--pace-ms",
+                                                        text[1],
+                                                        "--timeout-ms",
+                                                        text[2],
+                                                        "--retention-ms",
+                                                        text[3],
+                                                        "--garden",
+                                                        "yes",
+                                                        NULL});
+}
+
+static void start_clients(struct drill *d)
+{
+    char path[512];
+
+    (void)snprintf(path, sizeof path, "%s/clients", cluster_dir(d->cluster));
+    (void)mkdir(path, 0777);
+    (void)chmod(path, 0777); /* a container's user is another */
+    for (unsigned s = 0; s < SITE_CLIENTS; s++) {
+        start_client(d, s);
+    }
+    if (!drill_writes(d, (1u << SITE_CLIENTS) - 1, 20, WAIT_MS)) {
+        drill_broken(d, "the clients do not get to work");
+    }
+}
+
+/* ---- the end ---- */
+
+static void settle(struct drill *d)
+{
+    d->cost.nodes_good = true;
+    for (unsigned n = 0; n < SITE_NODES; n++) {
+        d->cost.nodes_good = cluster_running(d->cluster, n) && d->cost.nodes_good;
+    }
+    d->cost.digests_equal = true;
+    for (uint32_t g = 0; g < DRILL_GROUPS; g++) {
+        d->cost.digests_equal =
+            cluster_digests_agree(d->cluster, d->client, g, HEAL_MS) && d->cost.digests_equal;
+    }
+}
+
+static bool over(struct drill *d, uint64_t found, uint64_t most, const char *what)
+{
+    if (found > most && !d->broken) {
+        (void)snprintf(d->why, sizeof d->why, "%s: %llu, at most %llu", what,
+                       (unsigned long long)found, (unsigned long long)most);
+    }
+    return found > most;
+}
+
+static bool judge(struct drill *d)
+{
+    const struct drill_cost *c = &d->cost;
+    const struct drill_kind *k = d->kind;
+
+    if (d->broken || over(d, c->lost, 0, "acknowledged writes lost") ||
+        over(d, c->doubled, 0, "writes done twice") || over(d, c->stale, 0, "stale reads") ||
+        over(d, c->early, 0, "purges too early") ||
+        over(d, !c->linearizable, 0, "history not linearizable") ||
+        over(d, !c->digests_equal, 0, "digests differ") ||
+        over(d, !c->nodes_good, 0, "a node ended by itself") ||
+        over(d, c->no_writes_ms, k->no_writes_max_ms, "ms without writes") ||
+        over(d, c->no_reads_ms, k->no_reads_max_ms, "ms without reads")) {
+        return false;
+    }
+    return !over(d, c->failed_calls, k->failed_max, "failed calls") && c->writes != 0;
+}
+
+void drill_run(struct drill *d)
+{
+    d->begun_us = harness_now_us();
+    printf("%s: %s\n", d->kind->name, d->kind->what);
+    d->site->up();
+    make_cluster(d);
+    start_clients(d);
+    drill_event(d, "steady: clients in west and east, %u ms between sites", d->delay_ms);
+    harness_sleep_ms(STEADY_MS);
+    d->fault_us = harness_now_us();
+    if (!d->broken) {
+        d->kind->run(d);
+    }
+    (void)drill_settled(d, HEAL_MS);
+    drill_event(d, "settled");
+    harness_sleep_ms(AFTER_MS);
+    d->ended_us = harness_now_us();
+    for (unsigned s = 0; s < SITE_CLIENTS; s++) {
+        d->site->client_end(s, d->clients[s]);
+    }
+    settle(d);
+    drill_measure(d);
+    d->passed = judge(d);
+    if (!d->passed && getenv("KLUIS_KEEP") == NULL) {
+        (void)setenv("KLUIS_KEEP", "failed drill", 1);
+    }
+    kluis_close(d->client);
+    cluster_free(d->cluster);
+    d->site->down();
+    if (d->disk[0] != 0 && umount2(d->disk, MNT_DETACH) == 0) {
+        (void)rmdir(d->disk);
+    }
+}
