@@ -13,6 +13,10 @@
  *                 kbit      kilobits per second; 0 = as fast as it goes
  *                 down      1: nothing passes
  *
+ * The gateway of a site is its address .254. It belongs to nobody: this program answers for it (ARP), so
+ * that it needs no right to give itself addresses, and engines that keep a gateway's address to
+ * themselves do not mind. CAP_NET_RAW is enough.
+ *
  * Rules also come as UDP datagrams to port 7099, one in each; the answer is "ok" or what was wrong.
  */
 #include "common/alloc.h"
@@ -20,14 +24,17 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <net/if.h>
+#include <net/if_arp.h>
+#include <netinet/if_ether.h>
 #include <netinet/ip.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -35,6 +42,7 @@
 enum {
     SITES_MAX = 4,
     CONTROL_PORT = 7099,
+    GATEWAY = 254, /* last byte of its address */
     PACKET_MAX = 65536,
     SEGMENT_MAX = 1500, /* longer ones, which senders leave to a card to cut, are cut here */
     QUEUE_BYTES_MAX = 32 << 20, /* of one direction; what comes after is lost */
@@ -67,7 +75,7 @@ struct link {
     size_t sites_n;
     struct wire wires[SITES_MAX][SITES_MAX];
     uint64_t random;
-    int in, out, control;
+    int in, out, control, arp;
 };
 
 static uint64_t now_us(void)
@@ -239,6 +247,33 @@ static int site_of(const struct link *l, const uint8_t *address)
     return -1;
 }
 
+/* Who has the gateway? This interface. */
+static void answer_arp(struct link *l)
+{
+    struct ether_arp q;
+    struct sockaddr_ll from;
+    socklen_t from_len = sizeof from;
+    struct ifreq mine = {.ifr_name = ""};
+    uint8_t wanted[4];
+
+    if (recvfrom(l->arp, &q, sizeof q, MSG_DONTWAIT, (struct sockaddr *)&from, &from_len) !=
+            (ssize_t)sizeof q ||
+        ntohs(q.ea_hdr.ar_op) != ARPOP_REQUEST || q.arp_tpa[3] != GATEWAY ||
+        site_of(l, q.arp_tpa) < 0 ||
+        if_indextoname((unsigned)from.sll_ifindex, mine.ifr_name) == NULL ||
+        ioctl(l->out, SIOCGIFHWADDR, &mine) != 0) {
+        return;
+    }
+    memcpy(wanted, q.arp_tpa, sizeof wanted);
+    q.ea_hdr.ar_op = htons(ARPOP_REPLY);
+    memcpy(q.arp_tha, q.arp_sha, sizeof q.arp_tha);
+    memcpy(q.arp_tpa, q.arp_spa, sizeof q.arp_tpa);
+    memcpy(q.arp_sha, mine.ifr_hwaddr.sa_data, sizeof q.arp_sha);
+    memcpy(q.arp_spa, wanted, sizeof q.arp_spa);
+    memcpy(from.sll_addr, q.arp_tha, sizeof q.arp_tha);
+    (void)sendto(l->arp, &q, sizeof q, 0, (struct sockaddr *)&from, sizeof from);
+}
+
 static uint64_t draw(struct link *l)
 {
     l->random ^= l->random >> 12;
@@ -338,9 +373,10 @@ static void open_sockets(struct link *l)
     int bytes = SOCKET_BYTES;
 
     l->in = socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, htons(ETH_P_IP));
+    l->arp = socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, htons(ETH_P_ARP));
     l->out = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
     l->control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (l->in < 0 || l->out < 0 || l->control < 0) {
+    if (l->in < 0 || l->out < 0 || l->arp < 0 || l->control < 0) {
         die("raw sockets need CAP_NET_RAW");
     }
     (void)setsockopt(l->in, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
@@ -398,13 +434,15 @@ int main(int argc, char **argv)
     parse(&l, argc, argv);
     open_sockets(&l);
     for (;;) {
-        struct pollfd fds[2] = {{.fd = l.in, .events = POLLIN},
-                                {.fd = l.control, .events = POLLIN}};
+        struct pollfd fds[] = {{.fd = l.in, .events = POLLIN},
+                               {.fd = l.control, .events = POLLIN},
+                               {.fd = l.arp, .events = POLLIN}};
         uint64_t now = now_us();
         uint64_t wait_us = next > now ? next - now : 0;
         struct timespec wait = {(time_t)(wait_us / 1000000u), (long)(wait_us % 1000000u) * 1000};
 
-        if (ppoll(fds, 2, next == UINT64_MAX ? NULL : &wait, NULL) < 0 && errno != EINTR) {
+        if (ppoll(fds, sizeof fds / sizeof fds[0], next == UINT64_MAX ? NULL : &wait, NULL) < 0 &&
+            errno != EINTR) {
             die("poll");
         }
         if (fds[0].revents != 0) {
@@ -412,6 +450,9 @@ int main(int argc, char **argv)
         }
         if (fds[1].revents != 0) {
             serve_control(&l);
+        }
+        if (fds[2].revents != 0) {
+            answer_arp(&l);
         }
         next = deliver(&l);
     }

@@ -39,7 +39,7 @@ void site_rule(const char *format, ...)
     va_start(args, format);
     (void)vsnprintf(rule, sizeof rule, format, args);
     va_end(args);
-    (void)inet_pton(AF_INET, "10.89.1.254", &to.sin_addr);
+    (void)inet_pton(AF_INET, "10.89.1.253", &to.sin_addr);
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
     for (int i = 0; fd >= 0 && i < TRIES; i++) {
         ssize_t n = -1;

@@ -8,7 +8,7 @@
  *   1 east    10.89.2.0/24   .10 .11        .100
  *   2 hill    10.89.3.0/24   .10
  *
- * .1 is this program (it reaches every node without a wire), .254 the router. What cannot be done ends
+ * .1 is this program (it reaches every node without a wire), .253 the router and .254 the gateway that it plays. What cannot be done ends
  * the program with a message.
  */
 #ifndef KL_SITE_H

@@ -147,7 +147,7 @@ static void make_host(unsigned host)
     networks.ns[host] = new_namespace(&holder);
     if (host == ROUTER) {
         for (unsigned s = 0; s < SITES; s++) {
-            plug(host, holder, s, 254);
+            plug(host, holder, s, 253);
         }
     } else {
         plug(host, holder, site, host < SITE_NODES ? 10 + host % 2 : 100);
