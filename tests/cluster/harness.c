@@ -413,8 +413,13 @@ struct cluster *cluster_new(const struct cluster_options *o)
     c->n = o->nodes;
     c->place = o->place;
     find_kluisd(c);
-    (void)snprintf(c->dir, sizeof c->dir, "%s/kluis-cluster-XXXXXX", base == NULL ? "/tmp" : base);
-    if (mkdtemp(c->dir) == NULL) {
+    if (o->dir != NULL) {
+        (void)snprintf(c->dir, sizeof c->dir, "%s", o->dir);
+    } else {
+        (void)snprintf(c->dir, sizeof c->dir, "%s/kluis-cluster-XXXXXX",
+                       base == NULL ? "/tmp" : base);
+    }
+    if (o->dir == NULL && mkdtemp(c->dir) == NULL) {
         die("%s: %s", c->dir, strerror(errno));
     }
     (void)snprintf(c->ca, sizeof c->ca, "%s/ca.crt", c->dir);
@@ -430,10 +435,12 @@ struct cluster *cluster_new(const struct cluster_options *o)
     if (c->place != NULL && c->place->prepare != NULL) {
         c->place->prepare(c->place->arg, c->dir);
     }
-    for (unsigned i = 0; i < c->n; i++) {
+    for (unsigned i = 0; i < c->n && !o->only_files; i++) {
         cluster_start(c, i);
     }
-    wait_ready(c);
+    if (!o->only_files) {
+        wait_ready(c);
+    }
     return c;
 }
 

@@ -37,6 +37,8 @@ struct cluster_options {
     const char *const *region;         /* of each node; NULL: all are in west */
     unsigned witnesses;                /* bit per node */
     bool fake_clocks;                  /* cluster_set_clock() can be used; needs libfaketime */
+    const char *dir;                   /* an empty directory for all files; NULL: one of its own */
+    bool only_files;                   /* nothing is started */
     const struct cluster_place *place; /* lives as long as the cluster; NULL: loopback */
 };
 

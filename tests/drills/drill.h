@@ -67,7 +67,8 @@ struct drill {
     struct kluis_client *client; /* of the runner: reaches every node without a wire */
     unsigned delay_ms;           /* one way, between any two sites */
     uint64_t seed;
-    char disk[256];              /* mount point of the small disk; "" = none */
+    struct cluster_place place;  /* the backend's, with a small disk put in where one is wanted */
+    char disk[256];              /* mount point of the small disk: n1's data; "" = none */
     char out[SITE_CLIENTS][256]; /* histories of the clients */
     pid_t clients[SITE_CLIENTS];
     uint64_t begun_us, fault_us, ended_us;

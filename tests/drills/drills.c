@@ -229,7 +229,11 @@ static void rolling_upgrade(struct drill *d)
         if (code != 0) {
             drill_broken(d, "n%u ended with %d", n + 1, code);
         }
-        cluster_set_program(d->cluster, n, next);
+        if (d->site->upgrade != NULL) {
+            d->site->upgrade(n);
+        } else {
+            cluster_set_program(d->cluster, n, next);
+        }
         cluster_start(d->cluster, n);
         if (!drill_settled(d, HEAL_MS)) {
             drill_broken(d, "n%u did not catch up", n + 1);

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -168,6 +169,28 @@ static bool run_named(struct plan *p, const char *name)
     return true;
 }
 
+/* What deploy/compose.yaml needs to be started by hand. */
+static int make_files(const char *dir)
+{
+    struct cluster_options o = cluster_paired();
+    struct cluster *c;
+    char path[PATH_MAX];
+
+    if (dir == NULL || realpath(dir, path) == NULL || strlen(path) > 200) {
+        perror("drill: files DIR, an empty directory");
+        return EXIT_USAGE;
+    }
+    o.dir = path;
+    o.only_files = true;
+    o.place = &site_compose.place;
+    c = cluster_new(&o);
+    printf("KLUIS_FILES=%s KLUIS_ENDPOINT=%s KLUIS_CA_FILE=%s KLUIS_TOKEN_FILE=%s/token\n", path,
+           cluster_endpoint(c, 0), cluster_ca(c), path);
+    (void)setenv("KLUIS_KEEP", "asked for", 1);
+    cluster_free(c);
+    return 0;
+}
+
 static void list(void)
 {
     for (size_t i = 0; i < kl_drills_n; i++) {
@@ -188,6 +211,9 @@ int main(int argc, char **argv)
     if (optind < argc && strcmp(argv[optind], "list") == 0) {
         list();
         return 0;
+    }
+    if (optind < argc && strcmp(argv[optind], "files") == 0) {
+        return make_files(argv[optind + 1]);
     }
     missing = p.site->missing();
     if (missing != NULL) {

@@ -1,8 +1,6 @@
 /* The frame of every drill: a new cluster, load in each region, the drill, and the count. */
 #include "tests/drills/drill.h"
 
-#include <dirent.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -154,12 +152,30 @@ int drill_leader(struct drill *d, unsigned timeout_ms)
 
 /* ---- set-up ---- */
 
-static void make_disk(struct drill *d)
+/* The data directory of n1, which has been initialised, moves to a file system of its own. */
+static void make_disk(struct drill *d, const char *dir)
 {
-    (void)snprintf(d->disk, sizeof d->disk, "/tmp/kluis-drill-disk-XXXXXX");
-    if (mkdtemp(d->disk) == NULL || mount("tmpfs", d->disk, "tmpfs", 0, "size=192m") != 0) {
+    char first[300];
+
+    (void)snprintf(d->disk, sizeof d->disk, "%s/data1", dir);
+    (void)snprintf(first, sizeof first, "%s.first", d->disk);
+    if (rename(d->disk, first) != 0 || mkdir(d->disk, 0700) != 0 ||
+        mount("tmpfs", d->disk, "tmpfs", 0, "size=192m,mode=0700") != 0 ||
+        site_run((const char *[]){"cp", "-a", "-T", first, d->disk, NULL}, NULL, 0) != 0) {
         perror("drill: a small disk");
         exit(1);
+    }
+}
+
+static void prepare(void *arg, const char *dir)
+{
+    struct drill *d = arg;
+
+    if (d->kind->small_disk) {
+        make_disk(d, dir);
+    }
+    if (d->site->place.prepare != NULL) {
+        d->site->place.prepare(d->site->place.arg, dir);
     }
 }
 
@@ -176,20 +192,15 @@ static void make_vault(struct drill *d, const char *name, uint32_t days)
 
 static void make_cluster(struct drill *d)
 {
-    static char data[512];
-    const char *data_dirs[SITE_NODES] = {NULL};
     struct cluster_options o = cluster_paired();
 
     o.day_ms = DRILL_DAY_MS;
     o.extra_config = "failback_after = 5s";
     o.fake_clocks = d->kind->fake_clocks;
-    o.place = &d->site->place;
-    if (d->kind->small_disk) {
-        make_disk(d);
-        (void)snprintf(data, sizeof data, "%s/data", d->disk);
-        data_dirs[0] = data;
-        o.data_dirs = data_dirs;
-    }
+    d->place = d->site->place;
+    d->place.arg = d; /* no backend needs its own */
+    d->place.prepare = prepare;
+    o.place = &d->place;
     d->cluster = cluster_new(&o);
     d->client = cluster_client(d->cluster);
     site_rule("* * delay_us=%u", d->delay_ms * 1000);
@@ -328,9 +339,12 @@ void drill_run(struct drill *d)
         (void)setenv("KLUIS_KEEP", "failed drill", 1);
     }
     kluis_close(d->client);
+    for (unsigned n = 0; n < SITE_NODES; n++) {
+        cluster_kill(d->cluster, n);
+    }
+    if (d->disk[0] != 0) {
+        (void)umount2(d->disk, MNT_DETACH);
+    }
     cluster_free(d->cluster);
     d->site->down();
-    if (d->disk[0] != 0 && umount2(d->disk, MNT_DETACH) == 0) {
-        (void)rmdir(d->disk);
-    }
 }

@@ -26,7 +26,9 @@ struct site_backend {
     /* Networks, client hosts and wires, before the cluster is made; each is gone after down(). */
     void (*up)(void);
     void (*down)(void);
-    /* Starts a program of this build on the client host of a site; its output goes to stderr. */
+    /* The next process of a stopped node is another version. NULL: by cluster_set_program(). */
+    void (*upgrade)(unsigned node);
+    /* Starts kluis-drill-client on the client host of a site; its output goes to stderr. */
     pid_t (*client)(unsigned site, const char *dir, const char *const *words);
     /* Asks it to end and waits for that. */
     void (*client_end)(unsigned site, pid_t pid);

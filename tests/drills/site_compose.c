@@ -96,12 +96,34 @@ static int give_one(const char *path, const struct stat *st, int flag, struct FT
 /* The files belong to the user of the containers. */
 static void prepare(void *arg, const char *dir)
 {
+    char clock[512];
+
     (void)arg;
     if (nftw(dir, give_one, 16, FTW_PHYS) != 0) {
         perror(dir);
         exit(1);
     }
     (void)setenv("KLUIS_FILES", dir, 1);
+    (void)snprintf(clock, sizeof clock, "%s/n1.clock", dir);
+    if (access(clock, F_OK) == 0) { /* the loader knows what $LIB is */
+        (void)setenv("KLUIS_PRELOAD", "/usr/$LIB/faketime/libfaketimeMT.so.1", 1);
+    }
+}
+
+/* The image under another name is another version: its container is made anew. */
+static void upgrade(unsigned node)
+{
+    const char *image = getenv("KLUIS_IMAGE") == NULL ? "kluis-drills" : getenv("KLUIS_IMAGE");
+    const char *next = getenv("KLUIS_IMAGE_NEXT");
+    char name[64];
+
+    if (next == NULL) {
+        next = "kluis-next";
+        (void)site_run((const char *[]){"docker", "tag", image, next, NULL}, NULL, 0);
+    }
+    (void)setenv("KLUIS_IMAGE", next, 1);
+    container(services[node], name, sizeof name);
+    (void)site_run((const char *[]){"docker", "rm", "-f", name, NULL}, NULL, 0);
 }
 
 static pid_t start(void *arg, unsigned node)
@@ -184,6 +206,7 @@ const struct site_backend site_compose = {
     .place = {.hosts = hosts, .prepare = prepare, .start = start, .exit_code = exit_code},
     .up = up,
     .down = down,
+    .upgrade = upgrade,
     .client = client,
     .client_end = client_end,
 };
