@@ -84,6 +84,9 @@ struct drill {
 /* One drill from an empty directory to its verdict. */
 void drill_run(struct drill *d);
 
+/* Prints what the distance costs a writer; in network namespaces. Is it within what is asked for? */
+bool drill_distance(void);
+
 /* ---- for the drills themselves ---- */
 
 void drill_event(struct drill *d, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -153,6 +153,10 @@ static bool run_named(struct plan *p, const char *name)
         measure_failover(p);
         return true;
     }
+    if (strcmp(name, "distance") == 0) {
+        *(drill_distance() ? &p->passed : &p->failed) += 1;
+        return true;
+    }
     if (!all && !brief) {
         if (find(name) == NULL) {
             (void)fprintf(stderr, "drill: no drill '%s'; see deploy/drill list\n", name);

@@ -28,8 +28,8 @@ struct site_backend {
     void (*down)(void);
     /* The next process of a stopped node is another version. NULL: by cluster_set_program(). */
     void (*upgrade)(unsigned node);
-    /* Starts kluis-drill-client on the client host of a site; its output goes to stderr. */
-    pid_t (*client)(unsigned site, const char *dir, const char *const *words);
+    /* Starts a program, named from the folder of this one, on the client host of a site. */
+    pid_t (*client)(unsigned site, const char *program, const char *const *words);
     /* Asks it to end and waits for that. */
     void (*client_end)(unsigned site, pid_t pid);
 };

@@ -172,15 +172,17 @@ static void down(void)
     (void)compose(NULL, 0, (const char *[]){"down", "-t", "1", NULL});
 }
 
-static pid_t client(unsigned site, const char *dir, const char *const *words)
+static pid_t client(unsigned site, const char *program, const char *const *words)
 {
-    const char *argv[40] = {"run", "-d", "--no-deps", "--name", NULL};
+    const char *argv[40] = {"run", "-d", "--no-deps", "--entrypoint", NULL, "--name", NULL};
     char name[64];
-    size_t n = 5;
+    char path[128];
+    size_t n = 7;
 
-    (void)dir;
+    (void)snprintf(path, sizeof path, "/usr/bin/%s", program);
+    argv[4] = path;
     (void)snprintf(name, sizeof name, "kluis-load-%s", site_name(site));
-    argv[4] = name;
+    argv[6] = name;
     argv[n++] = site == SITE_WEST ? "load-west" : "load-east";
     for (size_t i = 0; words[i] != NULL && n < 39; i++) {
         argv[n++] = words[i];

@@ -239,10 +239,9 @@ static void enter(void *arg, unsigned node)
     }
 }
 
-static pid_t client(unsigned site, const char *dir, const char *const *words)
+static pid_t client(unsigned site, const char *program, const char *const *words)
 {
-    (void)dir;
-    return spawn_in(SITE_NODES + site, site_program("kluis-drill-client"), words);
+    return spawn_in(SITE_NODES + site, site_program(program), words);
 }
 
 static void client_end(unsigned site, pid_t pid)

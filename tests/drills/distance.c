@@ -1,0 +1,142 @@
+/*
+ * What the distance between sites costs a writer: the latency of a set with one client against the
+ * round trip, and the sets per second of 64 clients against sites that are side by side.
+ */
+#include "common/names.h"
+#include "tests/drills/drill.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+    ROUND_TRIP_MS = 40,
+    SECONDS = 10,
+    MANY = 64,
+    CALL_MS = 30000,
+    LATENCIES_MAX = 1 << 20,
+    LINE_LEN = 512
+};
+
+/* What is asked for (acceptance of the regions): latency in percent of the round trip, and sets per
+ * second in percent of those without a distance. */
+enum { LATENCY_PERCENT_MAX = 130, RATE_PERCENT_MIN = 50 };
+
+struct outcome {
+    uint64_t median_us, per_second;
+};
+
+static int compare_u64(const void *a, const void *b)
+{
+    const uint64_t *x = a;
+    const uint64_t *y = b;
+
+    return *x < *y ? -1 : *x > *y;
+}
+
+/* Lines of kluis-load: name, id, outcome, version, begin, end, ... */
+static struct outcome read_log(const char *path)
+{
+    static uint64_t latencies[LATENCIES_MAX];
+    struct outcome out = {0};
+    char line[LINE_LEN];
+    size_t n = 0;
+    FILE *f = fopen(path, "r");
+
+    while (f != NULL && n < LATENCIES_MAX && fgets(line, sizeof line, f) != NULL) {
+        char *save = NULL;
+        char *word = strtok_r(line, "\t", &save);
+        uint64_t begin = 0;
+        uint64_t end = 0;
+
+        for (int i = 0; i < 6 && word != NULL; i++) {
+            if (i >= 4 && kl_number_parse(word, 0, UINT64_MAX, i == 4 ? &begin : &end) != KL_OK) {
+                break;
+            }
+            word = strtok_r(NULL, "\t", &save);
+        }
+        latencies[n++] = end - begin;
+    }
+    if (f != NULL) {
+        (void)fclose(f);
+    }
+    if (n != 0) {
+        qsort(latencies, n, sizeof *latencies, compare_u64);
+        out = (struct outcome){.median_us = latencies[n / 2], .per_second = n / SECONDS};
+    }
+    return out;
+}
+
+static struct outcome measure(struct cluster *c, unsigned clients, const char *name)
+{
+    char log[512];
+    char number[16];
+    char seconds[16];
+    pid_t pid;
+
+    (void)snprintf(log, sizeof log, "%s/%s.log", cluster_dir(c), name);
+    (void)snprintf(number, sizeof number, "%u", clients);
+    (void)snprintf(seconds, sizeof seconds, "%d", SECONDS);
+    pid = site_netns.client(
+        SITE_WEST, "../cluster/kluis-load",
+        (const char *[]){"write", "distance", log, "-t", number, "-s", seconds, "-p", name, NULL});
+    (void)waitpid(pid, NULL, 0);
+    return read_log(log);
+}
+
+static struct cluster *make(struct kluis_client **client)
+{
+    const struct kluis_vault_options vault = {.location = "west"};
+    struct cluster_options o = cluster_paired();
+    char endpoints[256];
+    char token[512];
+    struct cluster *c;
+
+    o.place = &site_netns.place;
+    c = cluster_new(&o);
+    *client = cluster_client(c);
+    if (kluis_vault_create(*client, "distance", &vault, CALL_MS, NULL) != KLUIS_OK ||
+        cluster_transfer(c, *client, DRILL_GROUP_WEST, 0, CALL_MS) != KLUIS_OK) {
+        (void)fprintf(stderr, "distance: %s\n", kluis_last_error());
+        exit(1);
+    }
+    (void)snprintf(endpoints, sizeof endpoints, "%s,%s", cluster_endpoint(c, 0),
+                   cluster_endpoint(c, 1));
+    (void)snprintf(token, sizeof token, "%s/token", cluster_dir(c));
+    (void)setenv("KLUIS_ENDPOINT", endpoints, 1);
+    (void)setenv("KLUIS_CA_FILE", cluster_ca(c), 1);
+    (void)setenv("KLUIS_TOKEN_FILE", token, 1);
+    return c;
+}
+
+bool drill_distance(void)
+{
+    struct kluis_client *client = NULL;
+    struct outcome near, far, one;
+    struct cluster *c;
+    uint64_t latency, rate;
+
+    site_netns.up();
+    c = make(&client);
+    near = measure(c, MANY, "near");
+    site_rule("* * delay_us=%d", ROUND_TRIP_MS * 1000 / 2);
+    harness_sleep_ms(1000);
+    one = measure(c, 1, "one");
+    far = measure(c, MANY, "far");
+    kluis_close(client);
+    cluster_free(c);
+    site_netns.down();
+    latency = one.median_us / (10 * ROUND_TRIP_MS);
+    rate = near.per_second == 0 ? 0 : far.per_second * 100 / near.per_second;
+    printf("set at 1 client, round trip %d ms: median %.2f ms, %llu %% of it (at most %d %%)\n",
+           ROUND_TRIP_MS, (double)one.median_us / 1000, (unsigned long long)latency,
+           LATENCY_PERCENT_MAX);
+    printf("sets of %d clients: %llu/s at 0 ms, %llu/s at %d ms round trip: %llu %% (at least %d "
+           "%%)\n",
+           MANY, (unsigned long long)near.per_second, (unsigned long long)far.per_second,
+           ROUND_TRIP_MS, (unsigned long long)rate, RATE_PERCENT_MIN);
+    return one.median_us != 0 && latency <= LATENCY_PERCENT_MAX && rate >= RATE_PERCENT_MIN;
+}
