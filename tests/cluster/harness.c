@@ -150,7 +150,7 @@ static pid_t spawn_program(const struct cluster *c, const char *program, const c
             environment[variables_n++] = variables[i];
         }
     }
-    for (size_t i = 0; environ[i] != NULL && i < ENVIRON_MAX; i++) {
+    for (size_t i = 0; i < ENVIRON_MAX && environ[i] != NULL; i++) {
         environment[variables_n++] = environ[i];
     }
     environment[variables_n] = NULL;
@@ -379,9 +379,9 @@ static void name_files(struct cluster *c, unsigned i, const struct cluster_optio
     }
     (void)snprintf(host, sizeof host, "%s", c->place == NULL ? "127.0.0.1" : c->place->hosts[i]);
     (void)snprintf(n->client_address, sizeof n->client_address, "%s:%u", host,
-                   c->place == NULL ? ports[0] : PLACED_CLIENT_PORT);
+                   c->place == NULL ? ports[0] : (unsigned)PLACED_CLIENT_PORT);
     (void)snprintf(n->peer_address, sizeof n->peer_address, "%s:%u", host,
-                   c->place == NULL ? ports[1] : PLACED_PEER_PORT);
+                   c->place == NULL ? ports[1] : (unsigned)PLACED_PEER_PORT);
 }
 
 unsigned cluster_grow(struct cluster *c, const struct cluster_options *o)

@@ -154,6 +154,7 @@ static void disk_full(struct drill *d)
 {
     static const char zeros[65536];
     char ballast[512];
+    int leader;
     int fd;
 
     (void)snprintf(ballast, sizeof ballast, "%s/ballast", d->disk);
@@ -164,6 +165,12 @@ static void disk_full(struct drill *d)
     (void)close(fd);
     harness_sleep_ms(HOLD_MS);
     wait_writes(d, BOTH, "with the disk full");
+    leader = drill_leader(d, WAIT_MS);
+    if (leader <= 0) {
+        drill_broken(d, "n1 leads with a full disk");
+    } else {
+        drill_event(d, "n%d leads, which has room", leader + 1);
+    }
     drill_event(d, "n1 has room again");
     (void)unlink(ballast);
 }

@@ -195,8 +195,8 @@ static void picture(FILE *f, const json_t *d)
         lane(f, json_object_get(json_object_get(answered, lanes[i].site), lanes[i].kind),
              integer(d, "slot_ms"), total, TOP + i * LANE, lanes[i].label, lanes[i].color);
     }
-    for (double s = 0; s * 1000 < total; s += SCALE_S) {
-        (void)fprintf(f, "<text x='%.1f' y='%u'>%.0f s</text>\n", LEFT + s * 1000 / total * WIDTH,
+    for (unsigned s = 0; s * 1000.0 < total; s += SCALE_S) {
+        (void)fprintf(f, "<text x='%.1f' y='%u'>%u s</text>\n", LEFT + s * 1000.0 / total * WIDTH,
                       bottom + 14, s);
     }
     for (size_t i = 0; i < json_array_size(timeline); i++) {

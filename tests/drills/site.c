@@ -79,7 +79,7 @@ int site_run(const char *const *words, char *out, size_t out_len)
     int status = 0;
     pid_t pid;
 
-    for (; words[n] != NULL && n < 31; n++) {
+    for (; n < 31 && words[n] != NULL; n++) {
         argv[n] = strdup(words[n]);
     }
     argv[n] = NULL;

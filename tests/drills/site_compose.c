@@ -35,7 +35,7 @@ static int compose(char *out, size_t out_len, const char *const *words)
          p = strtok_r(NULL, " ", &save)) {
         argv[n++] = p;
     }
-    for (size_t i = 0; words[i] != NULL && n < 31; i++) {
+    for (size_t i = 0; n < 31 && words[i] != NULL; i++) {
         argv[n++] = words[i];
     }
     argv[n] = NULL;
@@ -184,7 +184,7 @@ static pid_t client(unsigned site, const char *program, const char *const *words
     (void)snprintf(name, sizeof name, "kluis-load-%s", site_name(site));
     argv[6] = name;
     argv[n++] = site == SITE_WEST ? "load-west" : "load-east";
-    for (size_t i = 0; words[i] != NULL && n < 39; i++) {
+    for (size_t i = 0; n < 39 && words[i] != NULL; i++) {
         argv[n++] = words[i];
     }
     argv[n] = NULL;

@@ -176,7 +176,7 @@ static pid_t spawn_in(unsigned host, const char *program, const char *const *wor
     size_t n = 1;
     pid_t pid;
 
-    for (; words[n - 1] != NULL && n < 31; n++) {
+    for (; n < 31 && words[n - 1] != NULL; n++) {
         argv[n] = strdup(words[n - 1]);
     }
     pid = fork();
