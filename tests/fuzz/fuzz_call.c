@@ -109,6 +109,24 @@ static enum kl_status view_confirm_time(void *ctx, uint64_t shown_ms)
     return shown_ms == 1 ? KL_CHANGED : KL_OK;
 }
 
+static enum kl_status view_may_add(void *ctx, const char *region, bool witness, char *why,
+                                   size_t why_len)
+{
+    (void)ctx;
+    (void)why;
+    (void)why_len;
+    return witness || region[0] == 0 ? KL_INVALID_ARGUMENT : KL_OK;
+}
+
+static enum kl_status view_may_leave(void *ctx, const uint64_t *ids, size_t n, bool for_good,
+                                     char *why, size_t why_len)
+{
+    (void)ctx;
+    (void)why;
+    (void)why_len;
+    return for_good && n == 1 && ids[0] == 1 ? KL_QUORUM : KL_OK;
+}
+
 static const struct kl_node_view node = {
     .cluster = "testing",
     .geography = "lab",
@@ -129,6 +147,8 @@ static const struct kl_node_view node = {
     .counters = view_counters,
     .clock = view_clock,
     .confirm_time = view_confirm_time,
+    .may_add = view_may_add,
+    .may_leave = view_may_leave,
 };
 
 static void must(bool ok)

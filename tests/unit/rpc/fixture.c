@@ -128,6 +128,30 @@ static enum kl_status view_confirm_time(void *ctx, uint64_t shown_ms)
     return KL_OK;
 }
 
+/* Only the north takes nodes; node 2 cannot be spared, nor the south. */
+static enum kl_status view_may_add(void *ctx, const char *region, bool witness, char *why,
+                                   size_t why_len)
+{
+    (void)ctx;
+    (void)witness;
+    (void)snprintf(why, why_len, "only the north");
+    return strcmp(region, "north") == 0 ? KL_OK : KL_INVALID_ARGUMENT;
+}
+
+static enum kl_status view_may_leave(void *ctx, const uint64_t *ids, size_t n, bool for_good,
+                                     char *why, size_t why_len)
+{
+    (void)ctx;
+    (void)for_good;
+    (void)snprintf(why, why_len, "node 2 is needed");
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] == 2) {
+            return KL_QUORUM;
+        }
+    }
+    return KL_OK;
+}
+
 /* ---- building ---- */
 
 static struct kl_auth *make_auth(void)
@@ -211,6 +235,8 @@ static void make_node(struct fix *f, size_t i, size_t groups)
         .connected = view_connected,
         .sealed = view_sealed,
         .counters = view_counters,
+        .may_add = view_may_add,
+        .may_leave = view_may_leave,
         .replace_node = view_replace,
         .clock = view_clock,
         .confirm_time = view_confirm_time,

@@ -157,6 +157,91 @@ TEST(discovery, nodes)
     fix_free(f);
 }
 
+static Kluis__V1__ClusterAddNodeRequest new_node(uint64_t id)
+{
+    Kluis__V1__ClusterAddNodeRequest req = KLUIS__V1__CLUSTER_ADD_NODE_REQUEST__INIT;
+
+    req.node_id = id;
+    req.name = TEXT("four");
+    req.region = TEXT("north");
+    req.client_address = TEXT("host:1");
+    req.peer_address = TEXT("[::1]:65535");
+    return req;
+}
+
+/* A new node's fields are checked one by one, ids and names are nobody else's, and the directory keeps
+ * it; the same request again does nothing. */
+TEST(cluster, add_node)
+{
+    static const char method[] = "/kluis.v1.Cluster/AddNode";
+    struct fix *f = fix_new(1);
+    Kluis__V1__ClusterAddNodeRequest req = new_node(0);
+    Kluis__Store__NodeRecord *node = NULL;
+    struct kl_kv_view store = {fake_store_kv(f->stores[0]), NULL};
+    struct kl_view view = kl_kv_view(&store);
+
+    check_call(f, method, &req.base, KL_INVALID_ARGUMENT, "node_id", "65535");
+    req = new_node(2);
+    check_call(f, method, &req.base, KL_ALREADY_EXISTS, "node_id", "ever had");
+    req = new_node(4);
+    req.name = TEXT("two");
+    check_call(f, method, &req.base, KL_ALREADY_EXISTS, "name", "no node has");
+    req.name = TEXT("Four");
+    check_call(f, method, &req.base, KL_INVALID_ARGUMENT, "name", "lower-case");
+    req = new_node(4);
+    req.region = TEXT("south");
+    check_call(f, method, &req.base, KL_INVALID_ARGUMENT, "region", "only the north");
+    req = new_node(4);
+    req.client_address = TEXT("host");
+    check_call(f, method, &req.base, KL_INVALID_ARGUMENT, "client_address", "host:port");
+    req = new_node(4);
+    req.peer_address = TEXT("host:65536");
+    check_call(f, method, &req.base, KL_INVALID_ARGUMENT, "peer_address", "host:port");
+    CHECK_STATUS(kl_core_node(&view, 4, &node), KL_NOT_FOUND);
+    req = new_node(4);
+    req.standby = true;
+    check_call(f, method, &req.base, KL_OK, NULL, NULL);
+    CHECK_OK(kl_core_node(&view, 4, &node));
+    CHECK_STR(node->name, "four");
+    CHECK(node->standby && !node->witness && node->data_uuid.len == 0);
+    kl_pb_wipe_free(&node->base, &kl_pb_allocator);
+    check_call(f, method, &req.base, KL_ALREADY_EXISTS, "node_id", "in use");
+    fix_free(f);
+}
+
+/* Nodes that the directory does not know are not marked; one that is needed does not go and is not
+ * drained, and the reason comes back. */
+TEST(cluster, marks)
+{
+    struct fix *f = fix_new(1);
+    Kluis__V1__ClusterRemoveNodeRequest remove = KLUIS__V1__CLUSTER_REMOVE_NODE_REQUEST__INIT;
+    Kluis__V1__ClusterPromoteNodeRequest promote = KLUIS__V1__CLUSTER_PROMOTE_NODE_REQUEST__INIT;
+    Kluis__V1__ClusterDrainRequest drain = KLUIS__V1__CLUSTER_DRAIN_REQUEST__INIT;
+    Kluis__V1__ClusterDrainRequest none = KLUIS__V1__CLUSTER_DRAIN_REQUEST__INIT;
+
+    remove.node_id = promote.node_id = 9;
+    check_call(f, "/kluis.v1.Cluster/RemoveNode", &remove.base, KL_NOT_FOUND, "node_id", "a node");
+    check_call(f, "/kluis.v1.Cluster/PromoteNode", &promote.base, KL_NOT_FOUND, "node_id",
+               "a node");
+    remove.node_id = 2;
+    check_call(f, "/kluis.v1.Cluster/RemoveNode", &remove.base, KL_QUORUM, "node_id",
+               "node 2 is needed");
+    remove.node_id = 1; /* the directory has no record of it yet */
+    check_call(f, "/kluis.v1.Cluster/RemoveNode", &remove.base, KL_NOT_FOUND, "node_id",
+               "not found");
+    check_call(f, "/kluis.v1.Cluster/Drain", &none.base, KL_INVALID_ARGUMENT, "node_id",
+               "a node, or a region");
+    drain.region = TEXT("south");
+    check_call(f, "/kluis.v1.Cluster/Drain", &drain.base, KL_QUORUM, "region", "node 2");
+    drain.node_id = 1;
+    check_call(f, "/kluis.v1.Cluster/Drain", &drain.base, KL_INVALID_ARGUMENT, "node_id",
+               "a node, or a region");
+    drain.node_id = 0;
+    drain.region = TEXT("nowhere");
+    check_call(f, "/kluis.v1.Cluster/Drain", &drain.base, KL_NOT_FOUND, "region", "with nodes");
+    fix_free(f);
+}
+
 static int health(struct fix *f, const char *service, const char *token)
 {
     Kluis__V1__HealthCheckRequest req = KLUIS__V1__HEALTH_CHECK_REQUEST__INIT;
