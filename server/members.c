@@ -101,11 +101,28 @@ static bool learn_one(void *arg, const Kluis__Store__NodeRecord *record)
     return true;
 }
 
+/* Whose clocks count: those of all nodes but the removed ones. */
+static void learn_clocks(struct kl_node *node)
+{
+    const size_t known = node->view.nodes_n;
+    uint64_t ids[KL_NODES_MAX];
+    size_t n = 0;
+
+    for (size_t i = 0; i < known; i++) {
+        if ((node->infos[i].marks & KL_NODE_REMOVED) == 0 ||
+            node->infos[i].node_id == node->view.node_id) {
+            ids[n++] = node->infos[i].node_id;
+        }
+    }
+    kl_node_clock_members(node->clock, ids, n);
+}
+
 void kl_node_learn(struct kl_node *node, const struct kl_view *directory)
 {
     if (kl_core_nodes(directory, learn_one, node) != KL_OK) {
         kl_log(KL_LOG_WARN, "node", "the nodes in the directory cannot be read");
     }
+    learn_clocks(node);
 }
 
 /* ---- who may go ---- */

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MESSAGE_MAX = 256 };
 
@@ -215,6 +216,22 @@ static void publish_locked(struct kl_node_clock *nc)
     say_doubt_locked(nc);
 }
 
+void kl_node_clock_members(struct kl_node_clock *nc, const uint64_t *ids, size_t n)
+{
+    bool same = n == nc->clock.nodes_n; /* only this thread changes them */
+
+    for (size_t i = 0; same && i < n; i++) {
+        same = nc->clock.nodes[i].node_id == ids[i];
+    }
+    if (same) {
+        return;
+    }
+    (void)pthread_mutex_lock(&nc->lock);
+    kl_cluster_clock_members(&nc->clock, ids, n);
+    memset(nc->said_off, 0, sizeof nc->said_off);
+    (void)pthread_mutex_unlock(&nc->lock);
+}
+
 void kl_node_clock_tick(struct kl_node_clock *nc, uint64_t last_entry_ms)
 {
     uint64_t now_us;
@@ -230,7 +247,8 @@ void kl_node_clock_tick(struct kl_node_clock *nc, uint64_t last_entry_ms)
     (void)pthread_mutex_unlock(&nc->lock);
     for (size_t i = 0; ask && i < nc->clock.nodes_n; i++) {
         if (i != nc->clock.self) {
-            kl_node_clock_connected(nc, nc->clock.nodes[i].node_id); /* ids do not change */
+            kl_node_clock_connected(nc,
+                                    nc->clock.nodes[i].node_id); /* only this thread changes ids */
         }
     }
 }

@@ -39,6 +39,9 @@ bool kl_node_clock_held(void *ctx);
 void kl_node_clock_receive(struct kl_node_clock *nc, uint64_t from_node, struct kl_bytes message);
 /* A node has just been connected: it is asked at once. */
 void kl_node_clock_connected(struct kl_node_clock *nc, uint64_t node_id);
+/* All nodes of the cluster, this one among them; nothing happens while they are the same. On the thread
+ * that ticks. */
+void kl_node_clock_members(struct kl_node_clock *nc, const uint64_t *ids, size_t n);
 /* Several times a second, from one thread. last_entry_ms: of the newest entry applied in any group. */
 void kl_node_clock_tick(struct kl_node_clock *nc, uint64_t last_entry_ms);
 

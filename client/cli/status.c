@@ -167,6 +167,9 @@ static json_t *node_json(const Kluis__V1__NodeStatus *n)
     kl_cli_put(node, "name", kl_cli_text(n->name));
     kl_cli_put(node, "region", kl_cli_text(n->region));
     kl_cli_put(node, "witness", json_boolean(n->witness));
+    kl_cli_put(node, "standby", json_boolean(n->standby));
+    kl_cli_put(node, "drained", json_boolean(n->drained));
+    kl_cli_put(node, "removed", json_boolean(n->removed));
     kl_cli_put(node, "clientAddress", kl_cli_text(n->client_address));
     kl_cli_put(node, "self", json_boolean(n->self));
     kl_cli_put(node, "connected", json_boolean(n->connected));
@@ -261,9 +264,15 @@ static void note_answer(json_t *row, const char *state, const Kluis__V1__Cluster
     kl_cli_put(row, "uptimeSeconds", s == NULL ? json_null() : kl_cli_integer(s->uptime_ms / 1000));
 }
 
-static const char *state_of(const Kluis__V1__ClusterStatusResponse *s, bool witness)
+static const char *state_of(const Kluis__V1__ClusterStatusResponse *s,
+                            const Kluis__V1__NodeStatus *n)
 {
-    return witness ? "witness" : s->sealed ? "sealed" : "up";
+    return n->removed   ? "removed"
+           : n->drained ? "drained"
+           : n->standby ? "standby"
+           : n->witness ? "witness"
+           : s->sealed  ? "sealed"
+                        : "up";
 }
 
 /* Every node that the first one reaches is asked, or with --node just that one. */
@@ -278,16 +287,16 @@ static void ask_others(struct kl_cli *cli, json_t *result,
         Kluis__V1__ClusterStatusResponse *s = NULL;
 
         if (n->self) {
-            note_answer(row, state_of(first, n->witness), first);
+            note_answer(row, state_of(first, n), first);
         } else if (cli->args.given[KL_OPT_NODE]) {
             note_answer(row, n->connected ? "connected" : "unreachable", NULL);
         } else if (!n->connected ||
                    kl_cli_status_get(cli, n->client_address, KL_CLI_PROBE_MS, &s) != KLUIS_OK) {
-            note_answer(row, "unreachable", NULL);
+            note_answer(row, n->removed ? "removed" : "unreachable", NULL);
         } else {
             json_t *other = kl_cli_status_json(s);
 
-            note_answer(row, state_of(s, n->witness), s);
+            note_answer(row, state_of(s, n), s);
             merge_groups(json_object_get(result, "groups"), json_object_get(other, "groups"));
             json_decref(other);
             kl_cli_status_free(s);

@@ -42,6 +42,28 @@ void kl_cluster_clock_init(struct kl_cluster_clock *c, uint64_t own_id, const ui
     assert(c->self < n);
 }
 
+void kl_cluster_clock_members(struct kl_cluster_clock *c, const uint64_t *ids, size_t n)
+{
+    struct kl_clock_node old[KL_NODES_MAX];
+    const size_t old_n = c->nodes_n;
+    const uint64_t own_id = c->nodes[c->self].node_id;
+
+    assert(n != 0 && n <= KL_NODES_MAX);
+    memcpy(old, c->nodes, old_n * sizeof old[0]);
+    c->self = n;
+    c->nodes_n = n;
+    for (size_t i = 0; i < n; i++) {
+        c->nodes[i] = (struct kl_clock_node){.node_id = ids[i]};
+        c->self = ids[i] == own_id ? i : c->self;
+        for (size_t k = 0; k < old_n; k++) {
+            if (old[k].node_id == ids[i]) {
+                c->nodes[i] = old[k];
+            }
+        }
+    }
+    assert(c->self < n);
+}
+
 size_t kl_cluster_clock_majority(const struct kl_cluster_clock *c)
 {
     return c->nodes_n / 2 + 1;

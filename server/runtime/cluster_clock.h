@@ -111,6 +111,9 @@ struct kl_cluster_clock {
 /* ids: of all nodes of the cluster, own_id among them. gap_max_ms: rule 5. */
 void kl_cluster_clock_init(struct kl_cluster_clock *c, uint64_t own_id, const uint64_t *ids,
                            size_t n, uint64_t gap_max_ms);
+/* Nodes came or went: these are all there are now, the own one among them. What is known of those that
+ * stay is kept. */
+void kl_cluster_clock_members(struct kl_cluster_clock *c, const uint64_t *ids, size_t n);
 /* An answer of another node. Ignored: from a stranger, or on its way for too long. */
 void kl_cluster_clock_hear(struct kl_cluster_clock *c, const struct kl_clock_reading *reading);
 /*

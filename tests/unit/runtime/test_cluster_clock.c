@@ -2,6 +2,7 @@
 #include "server/runtime/cluster_clock.h"
 #include "tests/lib/test.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { NODES = 5, STEP_MS = 250 };
@@ -553,4 +554,39 @@ TEST(cluster_clock, random_minority)
             }
         }
     }
+}
+
+/* Nodes that went do not count against the majority, ones that came count; what was read stays read. */
+TEST(cluster_clock, members_change)
+{
+    static const uint64_t two[] = {2, 1};
+    static const uint64_t four[] = {1, 2, 3, 4};
+    struct kl_cluster_clock *c;
+    struct world w;
+
+    make(&w, 5);
+    run_s(&w, 20);
+    for (size_t i = 2; i < 5; i++) {
+        w.m[i].up = false;
+    }
+    run_s(&w, 60);
+    CHECK_EQ(doubt_of(&w, 0), KL_CLOCK_FEW);
+    for (size_t i = 0; i < 2; i++) {
+        kl_cluster_clock_members(&w.m[i].clock, two, 2);
+    }
+    run_s(&w, 5);
+    c = &w.m[0].clock;
+    CHECK_EQ(doubt_of(&w, 0), KL_CLOCK_SURE);
+    CHECK_EQ(doubt_of(&w, 1), KL_CLOCK_SURE);
+    CHECK_EQ(kl_cluster_clock_majority(c), 2);
+    CHECK_EQ(c->nodes[c->self].node_id, 1);
+    CHECK(llabs(error_of(&w, 0)) < 1000);
+    kl_cluster_clock_members(c, four, 4);
+    CHECK_EQ(kl_cluster_clock_majority(c), 3);
+    CHECK(c->nodes[1].heard && !c->nodes[2].heard);
+    run_s(&w, 5);
+    CHECK_EQ(doubt_of(&w, 0), KL_CLOCK_FEW);
+    w.m[2].up = true;
+    run_s(&w, 5);
+    CHECK_EQ(doubt_of(&w, 0), KL_CLOCK_SURE);
 }
