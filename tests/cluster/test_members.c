@@ -4,6 +4,7 @@
 #include "tests/lib/test.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -174,8 +175,30 @@ static const char *role_in(struct fixture *f, uint32_t group, uint64_t node_id)
     return role;
 }
 
-/* A fourth node comes as a standby, is promoted, leads; then one of the first three goes for good, and
- * the cluster goes on with what is left. */
+/* Does the node see all of them connected? */
+static bool sees(struct fixture *f, unsigned node, size_t n)
+{
+    uint64_t until = harness_now_us() + SETTLE_MS * 1000ULL;
+    size_t connected = 0;
+
+    while (connected < n && harness_now_us() < until) {
+        Kluis__V1__ClusterStatusResponse *s = cluster_status(f->cluster, f->client, node);
+
+        connected = 0;
+        for (size_t i = 0; s != NULL && i < s->n_nodes; i++) {
+            connected += s->nodes[i]->connected ? 1 : 0;
+        }
+        if (s != NULL) {
+            kluis__v1__cluster_status_response__free_unpacked(s, NULL);
+        }
+        harness_sleep_ms(50);
+    }
+    return connected == n;
+}
+
+/* A fourth node comes as a standby, is promoted, leads; the others, restarted with configurations that
+ * do not tell of it, know it still; then one of the first three goes for good, and the cluster goes on
+ * with what is left. */
 TEST(members, grow_and_shrink)
 {
     const struct cluster_options options = {.nodes = 3};
@@ -199,6 +222,14 @@ TEST(members, grow_and_shrink)
         CHECK_EQ(cluster_transfer(f.cluster, f.client, g, fresh, LEADER_MS), KLUIS_OK);
     }
     CHECK(workload_progress(f.load, 50));
+    for (unsigned i = 0; i < fresh; i++) {
+        cluster_signal(f.cluster, i, SIGTERM);
+        CHECK_EQ(cluster_wait(f.cluster, i, SETTLE_MS), 0);
+        cluster_start(f.cluster, i);
+        CHECK(sees(&f, i, 4));
+        CHECK(workload_progress(f.load, 50));
+    }
+    CHECK(cluster_running(f.cluster, fresh));
     check_kluis(&f, (const char *[]){"remove-node", "--node-id", "9", NULL}, 3, "node_id");
     check_kluis(&f, (const char *[]){"remove-node", "--node-id", "2", NULL}, 0, "GROUP");
     for (uint32_t g = 0; g <= VAULT_GROUP; g++) {
