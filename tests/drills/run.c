@@ -231,7 +231,7 @@ static void start_client(struct drill *d, unsigned site)
     (void)snprintf(text[3], sizeof text[3], "%d", DRILL_GARDEN_DAYS * DRILL_DAY_MS);
     (void)snprintf(d->out[site], sizeof d->out[site], "%s/clients/%s.history",
                    cluster_dir(d->cluster), site_name(site));
-    d->clients[site] = d->site->client(site, cluster_dir(d->cluster),
+    d->clients[site] = d->site->client(site, "kluis-drill-client",
                                        (const char *[]){"--endpoints",
                                                         endpoints,
                                                         "--ca",
