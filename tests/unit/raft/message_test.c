@@ -74,7 +74,8 @@ TEST(message, append_entries)
                                     entry(4, RAFT_CHANGE, conf.base, conf.len)};
     struct raft_message m = {.type = RAFT_APPEND_ENTRIES};
     struct raft_message out;
-    struct kl_message_extra extra = {.sent_us = 77};
+    struct kl_message_extra extra = {
+        .sent_us = 77, .fresh_us = 8, .echo = UINT64_MAX, .held_us = 9};
 
     m.append_entries = (struct raft_append_entries){.version = 1,
                                                     .term = 4,
@@ -85,6 +86,9 @@ TEST(message, append_entries)
                                                     .n_entries = 3};
     round_trip("append_entries", &m, &out, &extra);
     CHECK_EQ(extra.sent_us, 77);
+    CHECK_EQ(extra.fresh_us, 8);
+    CHECK_EQ(extra.echo, UINT64_MAX);
+    CHECK_EQ(extra.held_us, 9);
     CHECK_EQ(out.append_entries.term, 4);
     CHECK_EQ(out.append_entries.prev_log_index, 9);
     CHECK_EQ(out.append_entries.prev_log_term, 2);
@@ -142,12 +146,13 @@ TEST(message, small_ones)
 {
     struct raft_message m = {.type = RAFT_APPEND_ENTRIES_RESULT};
     struct raft_message out;
-    struct kl_message_extra extra = {.sent_us = 5};
+    struct kl_message_extra extra = {.sent_us = 5, .stamp = UINT64_MAX};
 
     m.append_entries_result = (struct raft_append_entries_result){
         .term = 7, .rejected = 8, .last_log_index = 9, .features = 1, .capacity = 65535};
     round_trip("append_entries_result", &m, &out, &extra);
     CHECK_EQ(extra.sent_us, 5);
+    CHECK_EQ(extra.stamp, UINT64_MAX);
     CHECK_EQ(out.append_entries_result.version, 1);
     CHECK_EQ(out.append_entries_result.rejected, 8);
     CHECK_EQ(out.append_entries_result.last_log_index, 9);
