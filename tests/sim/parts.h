@@ -71,6 +71,8 @@ uint64_t sim_watch_applied(const struct sim_replica *r);
 /* A proposal was answered with KL_OK at this index. */
 void sim_watch_acked(struct sim_world *w, struct sim_replica *r, uint64_t index);
 uint64_t sim_watch_acked_index(struct sim_world *w, uint16_t group);
+/* The highest index that was surely acknowledged by that time; 0 = not known any more. */
+uint64_t sim_watch_acked_by(struct sim_world *w, uint16_t group, uint64_t at_us);
 /* After every event of a node: leaders and terms. */
 void sim_watch_node(struct sim_world *w, struct sim_node *n);
 /* Do all members run and stand at the same index, with all that was acknowledged? */

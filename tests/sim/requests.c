@@ -171,11 +171,38 @@ struct read_job {
     struct sim_reply reply;
 };
 
+/* What a replica says of its age must be true: whatever was acknowledged before is there. */
+static void check_age(struct sim_replica *r)
+{
+    struct sim_world *w = r->node->w;
+    uint64_t now = sim_now(w);
+    struct kl_read read;
+    uint64_t age;
+    uint64_t must;
+
+    if (kl_group_read_stale(r->group, &read) != KL_OK) {
+        return;
+    }
+    age = kl_group_read_age_us(r->group, &read);
+    kl_group_read_local_end(r->group, &read);
+    age = w->options.sabotage == SIM_SABOTAGE_YOUNG ? age / 2 : age;
+    age += age / 500 + SIM_MS; /* the pace of the node's clock, and what is rounded */
+    must = age < now ? sim_watch_acked_by(w, r->group_id, now - age) : 0;
+    if (read.applied < must) {
+        sim_fail(w,
+                 "n%" PRIu64 " g%u holds %" PRIu64 " and says it is at most %" PRIu64
+                 " us old, but %" PRIu64 " was acknowledged before: the age is not true",
+                 r->node->id, r->group_id, read.applied, age, must);
+    }
+}
+
 static enum kl_status begin_read(struct sim_replica *r, struct kl_read *read)
 {
     struct sim_world *w = r->node->w;
     uint64_t acked = sim_watch_acked_index(w, r->group_id);
     enum kl_status st;
+
+    check_age(r);
 
     if (w->options.sabotage == SIM_SABOTAGE_STALE_READ) {
         return kl_group_read_local(r->group, read);

@@ -85,6 +85,12 @@ TEST(sim, finds_stale_reads)
     CHECK(finds(SIM_SABOTAGE_STALE_READ, "not linearizable"));
 }
 
+/* A replica that says it is younger than it is. */
+TEST(sim, finds_wrong_ages)
+{
+    CHECK(finds(SIM_SABOTAGE_YOUNG, "the age is not true"));
+}
+
 /* A disk that loses what it said it had. */
 TEST(sim, finds_lost_writes)
 {

@@ -37,6 +37,7 @@ struct slot {
 struct ack {
     uint64_t at_us, index;
 };
+enum { PAST_ACKS = 512 };
 
 struct watched_group {
     struct slot *slots; /* by index */
@@ -47,6 +48,8 @@ struct watched_group {
     uint64_t acked; /* highest index acknowledged by now */
     struct ack future[FUTURE_ACKS];
     size_t future_n;
+    struct ack past[PAST_ACKS]; /* a ring: when the highest index rose */
+    size_t past_n;
 };
 
 struct sim_watch {
@@ -233,6 +236,7 @@ static void settle_acks(struct sim_world *w, struct watched_group *g)
 
     for (size_t i = 0; i < g->future_n; i++) {
         if (g->future[i].at_us <= sim_now(w)) {
+            g->past[g->past_n++ % PAST_ACKS] = g->future[i];
             g->acked = g->future[i].index > g->acked ? g->future[i].index : g->acked;
         } else {
             g->future[kept++] = g->future[i];
@@ -284,6 +288,20 @@ uint64_t sim_watch_acked_index(struct sim_world *w, uint16_t group)
 {
     settle_acks(w, &w->watch->groups[group]);
     return w->watch->groups[group].acked;
+}
+
+uint64_t sim_watch_acked_by(struct sim_world *w, uint16_t group, uint64_t at_us)
+{
+    struct watched_group *g = &w->watch->groups[group];
+    uint64_t index = 0;
+
+    settle_acks(w, g);
+    for (size_t i = 0; i < PAST_ACKS && i < g->past_n; i++) {
+        if (g->past[i].at_us <= at_us && g->past[i].index > index) {
+            index = g->past[i].index;
+        }
+    }
+    return index;
 }
 
 /* ---- the state ---- */

@@ -149,6 +149,7 @@ enum sim_sabotage {
     SIM_SABOTAGE_DIVERGE,    /* one node's store now and then keeps something else */
     SIM_SABOTAGE_FAST_CLOCK, /* an entry's stamp is now and then hours ahead */
     SIM_SABOTAGE_LEAK,       /* a node forgets to free something */
+    SIM_SABOTAGE_YOUNG,      /* a stale read says half of its age */
 };
 
 struct sim_options {
