@@ -287,6 +287,10 @@ static void print_verdict(const struct kl_recover_group *g, const struct kl_reco
                  v->voters_lost, v->voters, (unsigned long long)g->log.last_index,
                  (unsigned long long)g->log.last_term, time_text(g->log.last_ms, when),
                  (unsigned long long)g->log.applied_index);
+    if (g->log.applied_index > g->log.last_index) {
+        (void)printf("  the state is ahead of the log here: kept up to entry %llu\n",
+                     (unsigned long long)g->log.applied_index);
+    }
 }
 
 /* KL_EXIT_OK, and at least one group is to be taken over. */

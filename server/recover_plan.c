@@ -255,11 +255,16 @@ enum kl_status kl_recover_check(const struct kl_recover_case *c, char *err, size
     return KL_OK;
 }
 
+/* The state may hold what the log has not: others had stored it. */
+static uint64_t reach(const struct kl_offline_log *log)
+{
+    return log->applied_index > log->last_index ? log->applied_index : log->last_index;
+}
+
 /* Does a have more than b? The later last term counts, then the longer log, as in an election. */
 static bool ahead(const struct kl_offline_log *a, const struct kl_offline_log *b)
 {
-    return a->last_term > b->last_term ||
-           (a->last_term == b->last_term && a->last_index > b->last_index);
+    return a->last_term > b->last_term || (a->last_term == b->last_term && reach(a) > reach(b));
 }
 
 /* Who votes according to `log`, and are all of them accounted for? */
@@ -351,13 +356,6 @@ enum kl_status kl_recover_judge(const struct kl_recover_case *c, size_t i,
         v.what = KL_RECOVER_ALONE;
     } else if (v.voters - v.voters_lost > v.voters / 2) {
         v.what = KL_RECOVER_MAJORITY;
-    } else if (g->log.applied_index > g->log.last_index) {
-        (void)snprintf(err, err_len,
-                       "the state of group %u stands at entry %llu, but the log here ends with "
-                       "%llu: files are missing",
-                       (unsigned)g->id, (unsigned long long)g->log.applied_index,
-                       (unsigned long long)g->log.last_index);
-        return KL_FORBIDDEN;
     }
     *out = v;
     return KL_OK;

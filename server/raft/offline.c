@@ -3,6 +3,7 @@
 #include "common/alloc.h"
 #include "server/core/core.h"
 #include "server/core/entry.h"
+#include "server/raft/snapshot.h"
 #include "server/store/kv.h"
 
 #include <raft.h>
@@ -32,6 +33,8 @@ struct log {
     /* An append under way. */
     bool appended;
     int append_status;
+    bool put;
+    int put_status;
 };
 
 static enum kl_status say(struct log *l, const char *what, int rv)
@@ -238,8 +241,8 @@ static void look_entries(const struct log *l, struct kl_offline_log *out)
     }
 }
 
-/* What the state beside the log has applied. */
-static enum kl_status look_state(const char *dir, struct kl_offline_log *out, char *err,
+/* What the state beside the log has applied; with `flush` it is on stable storage afterwards. */
+static enum kl_status look_state(const char *dir, bool flush, struct kl_offline_log *out, char *err,
                                  size_t err_len)
 {
     Kluis__Store__AppliedRecord *record = NULL;
@@ -272,6 +275,9 @@ static enum kl_status look_state(const char *dir, struct kl_offline_log *out, ch
     } else {
         (void)snprintf(err, err_len, "%s: %s", path, kl_status_info(st)->text);
     }
+    if (st == KL_OK && flush) {
+        st = kl_kv_flush(store.kv);
+    }
     kl_pb_wipe_free((ProtobufCMessage *)record, &kl_pb_allocator);
     kl_kv_close(store.kv);
     return st;
@@ -290,7 +296,7 @@ enum kl_status kl_offline_look(const char *dir, uint64_t node_id, struct kl_offl
     }
     log_close(&l);
     if (st == KL_OK) {
-        st = look_state(dir, &found, err, err_len);
+        st = look_state(dir, false, &found, err, err_len);
     }
     if (st == KL_OK) {
         *out = found;
@@ -312,11 +318,8 @@ static void on_appended(struct raft_io_append *req, int status)
 static enum kl_status append(struct log *l, const struct raft_entry *entries, unsigned n)
 {
     struct raft_io_append req = {.data = l};
-    int rv = l->io.start(&l->io, TICK_MS, no_tick, no_receive);
+    int rv = l->io.append(&l->io, &req, entries, n, on_appended);
 
-    if (rv == 0) {
-        rv = l->io.append(&l->io, &req, entries, n, on_appended);
-    }
     if (rv != 0) {
         return say(l, "writing the log", rv);
     }
@@ -326,12 +329,57 @@ static enum kl_status append(struct log *l, const struct raft_entry *entries, un
     return l->append_status == 0 ? KL_OK : say(l, "writing the log", l->append_status);
 }
 
+static void on_put(struct raft_io_snapshot_put *req, int status)
+{
+    struct log *l = req->data;
+
+    l->put = true;
+    l->put_status = status;
+    uv_stop(&l->loop);
+}
+
+/*
+ * The state may be ahead of the log, of what others had stored: then it stands for all of the log, as a
+ * snapshot at its own index. Whoever gets the log from here begins with that.
+ */
+static enum kl_status put_state(struct log *l, const struct kl_offline_log *found)
+{
+    const struct kl_snapshot_ref ref = {found->applied_index, found->applied_index};
+    uint8_t bytes[KL_SNAPSHOT_REF_LEN] __attribute__((aligned(8)));
+    struct raft_buffer buf = {.base = bytes, .len = sizeof bytes};
+    struct raft_snapshot snapshot = {.index = found->applied_index,
+                                     .term = l->term,
+                                     .configuration_index = found->applied_index,
+                                     .bufs = &buf,
+                                     .n_bufs = 1};
+    struct raft_io_snapshot_put req = {.data = l};
+    int rv = 0;
+
+    kl_snapshot_write(&ref, bytes);
+    raft_configuration_init(&snapshot.configuration);
+    for (size_t i = 0; rv == 0 && i < found->members_n; i++) {
+        rv = raft_configuration_add(&snapshot.configuration, found->members[i].node_id,
+                                    found->members[i].address,
+                                    found->members[i].voter ? RAFT_VOTER : RAFT_SPARE);
+    }
+    if (rv == 0) {
+        rv = l->io.snapshot_put(&l->io, 0, &req, &snapshot, on_put);
+    }
+    while (rv == 0 && !l->put) {
+        (void)uv_run(&l->loop, UV_RUN_DEFAULT);
+    }
+    raft_configuration_close(&snapshot.configuration);
+    rv = rv == 0 ? l->put_status : rv;
+    return rv == 0 ? KL_OK : say(l, "writing a snapshot of the state", rv);
+}
+
 enum kl_status kl_offline_take_over(const char *dir, uint64_t node_id, uint64_t term,
                                     const char *address, struct kl_bytes entry, char *err,
                                     size_t err_len)
 {
     struct raft_entry entries[2] = {{.term = term, .type = RAFT_CHANGE},
                                     {.term = term, .type = RAFT_COMMAND}};
+    struct kl_offline_log found = {.term = 0};
     struct raft_configuration conf;
     struct log l;
     enum kl_status st;
@@ -346,6 +394,14 @@ enum kl_status kl_offline_take_over(const char *dir, uint64_t node_id, uint64_t 
         (void)snprintf(err, err_len, "the log has seen term %llu already",
                        (unsigned long long)l.term);
         st = KL_INVALID_ARGUMENT;
+        goto out;
+    }
+    look_entries(&l, &found);
+    st = look_members(&l, &found);
+    if (st == KL_OK) {
+        st = look_state(dir, true, &found, err, err_len);
+    }
+    if (st != KL_OK) {
         goto out;
     }
     rv = raft_configuration_add(&conf, node_id, address, RAFT_VOTER);
@@ -366,7 +422,16 @@ enum kl_status kl_offline_take_over(const char *dir, uint64_t node_id, uint64_t 
     if (rv == 0) {
         rv = l.io.set_vote(&l.io, node_id);
     }
-    st = rv != 0 ? say(&l, "writing the log", rv) : append(&l, entries, entry.len == 0 ? 1 : 2);
+    if (rv == 0) {
+        rv = l.io.start(&l.io, TICK_MS, no_tick, no_receive);
+    }
+    st = rv != 0 ? say(&l, "writing the log", rv) : KL_OK;
+    if (st == KL_OK && found.applied_index > found.last_index) {
+        st = put_state(&l, &found);
+    }
+    if (st == KL_OK) {
+        st = append(&l, entries, entry.len == 0 ? 1 : 2);
+    }
 out:
     log_close(&l);
     raft_configuration_close(&conf);

@@ -41,7 +41,8 @@ KL_MUST_USE enum kl_status kl_offline_look(const char *dir, uint64_t node_id,
 /*
  * Appends, in one write and in the new term `term`, a configuration whose only member is this node
  * as a voter under `address`, and behind it the entry `entry` (server/core/entry.h) unless that is
- * empty. The node has then voted for itself in `term`, which must be greater than every term that
+ * empty. When the state is ahead of the log (it may have been of others' logs), it takes the log's place
+ * as a snapshot first. The node has then voted for itself in `term`, which must be greater than every term that
  * any voter of the group may have seen. Statuses as above; on failure the log may have the new term
  * and vote, never half of the write.
  */

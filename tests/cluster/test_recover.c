@@ -3,6 +3,7 @@
 #include "tests/cluster/harness.h"
 #include "tests/lib/test.h"
 
+#include <dirent.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -235,6 +236,49 @@ TEST(recover, the_most_advanced)
     }
     check_secrets(&f, "five");
     write_secrets(&f, "after");
+    teardown(&f);
+}
+
+/* What the state has, and the log lost, is kept: it takes the log's place, here and at those that join. */
+TEST(recover, state_ahead_of_log)
+{
+    struct fixture f;
+    char dir[PATH_LEN];
+    struct dirent *e;
+    unsigned gone = 0;
+    DIR *d;
+
+    setup(&f, 3);
+    write_secrets(&f, "all");
+    CHECK(cluster_digests_agree(f.cluster, f.client, VAULT_GROUP, SETTLE_MS));
+    for (unsigned i = 0; i < 3; i++) {
+        cluster_kill(f.cluster, i);
+    }
+    (void)snprintf(dir, sizeof dir, "%s/g1/log", cluster_data_dir(f.cluster, 2));
+    d = opendir(dir);
+    assert_non_null(d);
+    while ((e = readdir(d)) != NULL) {
+        if (strncmp(e->d_name, "open-", 5) == 0) {
+            CHECK_EQ(unlinkat(dirfd(d), e->d_name, 0), 0);
+            gone++;
+        }
+    }
+    (void)closedir(d);
+    CHECK(gone != 0);
+    check_recover(&f, 2, (const char *[4]){"--lost", "1,2", "--accept-data-loss"}, 0,
+                  "the state is ahead of the log");
+    cluster_start(f.cluster, 2);
+    check_secrets(&f, "all");
+    write_secrets(&f, "after");
+    rejoin(&f, 0);
+    rejoin(&f, 1);
+    for (uint32_t g = 0; g <= VAULT_GROUP; g++) {
+        CHECK(cluster_all_voters(f.cluster, f.client, g, SETTLE_MS));
+        CHECK(cluster_digests_agree(f.cluster, f.client, g, SETTLE_MS));
+    }
+    cluster_kill(f.cluster, 2);
+    check_secrets(&f, "all");
+    check_secrets(&f, "after");
     teardown(&f);
 }
 
