@@ -32,6 +32,7 @@ struct drill_cost {
     uint64_t lost, doubled, stale, early;
     uint64_t writes, reads,
         failed_calls; /* failed: without an answer within the deadline, not cut off */
+    uint64_t planted; /* secrets that were deleted to see when they go */
     uint64_t purged;  /* in their time, of those that the gardener deleted */
     bool linearizable, digests_equal, nodes_good;
     char violation[1024];

@@ -19,6 +19,7 @@ struct set {
 
 static void note_garden(struct drill *d, const char *state)
 {
+    d->cost.planted++;
     d->cost.early += strncmp(state, "early", 5) == 0;
     d->cost.purged += strncmp(state, "purged", 6) == 0;
 }

@@ -2,6 +2,7 @@
 #include "tests/drills/site.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -71,7 +72,7 @@ void site_dark(unsigned site, bool dark)
 
 int site_run(const char *const *words, char *out, size_t out_len)
 {
-    char *argv[32];
+    char *argv[SITE_WORDS_MAX];
     int fds[2];
     size_t used = 0;
     size_t n = 0;
@@ -79,9 +80,10 @@ int site_run(const char *const *words, char *out, size_t out_len)
     int status = 0;
     pid_t pid;
 
-    for (; n < 31 && words[n] != NULL; n++) {
+    for (; n < SITE_WORDS_MAX - 1 && words[n] != NULL; n++) {
         argv[n] = strdup(words[n]);
     }
+    assert(words[n] == NULL);
     argv[n] = NULL;
     if (pipe(fds) != 0 || (pid = fork()) < 0) {
         (void)fprintf(stderr, "sites: fork: %s\n", strerror(errno));

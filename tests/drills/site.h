@@ -16,7 +16,15 @@
 
 #include "tests/cluster/harness.h"
 
-enum { SITE_WEST, SITE_EAST, SITE_HILL, SITES, SITE_CLIENTS = 2, SITE_NODES = 5 };
+enum {
+    SITE_WEST,
+    SITE_EAST,
+    SITE_HILL,
+    SITES,
+    SITE_CLIENTS = 2,
+    SITE_NODES = 5,
+    SITE_WORDS_MAX = 64
+};
 
 struct site_backend {
     const char *name; /* "network namespaces" */

@@ -7,7 +7,7 @@
 
 #include "common/names.h"
 
-#include <dirent.h>
+#include <assert.h>
 #include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
@@ -25,7 +25,7 @@ static const char *const services[SITE_NODES] = {"west1", "west2", "east1", "eas
 /* KLUIS_COMPOSE: the words that begin a call of compose, made by deploy/drill. */
 static int compose(char *out, size_t out_len, const char *const *words)
 {
-    const char *argv[32];
+    const char *argv[SITE_WORDS_MAX];
     char *command = strdup(getenv("KLUIS_COMPOSE"));
     char *save = NULL;
     size_t n = 0;
@@ -35,9 +35,10 @@ static int compose(char *out, size_t out_len, const char *const *words)
          p = strtok_r(NULL, " ", &save)) {
         argv[n++] = p;
     }
-    for (size_t i = 0; n < 31 && words[i] != NULL; i++) {
+    for (size_t i = 0; n < SITE_WORDS_MAX - 1 && words[i] != NULL; i++) {
         argv[n++] = words[i];
     }
+    assert(n < SITE_WORDS_MAX - 1);
     argv[n] = NULL;
     code = site_run(argv, out, out_len);
     free(command);
@@ -174,7 +175,8 @@ static void down(void)
 
 static pid_t client(unsigned site, const char *program, const char *const *words)
 {
-    const char *argv[40] = {"run", "-d", "--no-deps", "--entrypoint", NULL, "--name", NULL};
+    const char *argv[SITE_WORDS_MAX] = {"run", "-d",     "--no-deps", "--entrypoint",
+                                        NULL,  "--name", NULL};
     char name[64];
     char path[128];
     size_t n = 7;
@@ -184,7 +186,7 @@ static pid_t client(unsigned site, const char *program, const char *const *words
     (void)snprintf(name, sizeof name, "kluis-load-%s", site_name(site));
     argv[6] = name;
     argv[n++] = site == SITE_WEST ? "load-west" : "load-east";
-    for (size_t i = 0; n < 39 && words[i] != NULL; i++) {
+    for (size_t i = 0; n < SITE_WORDS_MAX - 1 && words[i] != NULL; i++) {
         argv[n++] = words[i];
     }
     argv[n] = NULL;

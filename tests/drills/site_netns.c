@@ -172,11 +172,11 @@ static void forward_nothing(void)
 
 static pid_t spawn_in(unsigned host, const char *program, const char *const *words)
 {
-    char *argv[32] = {strdup(program)};
+    char *argv[SITE_WORDS_MAX] = {strdup(program)};
     size_t n = 1;
     pid_t pid;
 
-    for (; n < 31 && words[n - 1] != NULL; n++) {
+    for (; n < SITE_WORDS_MAX - 1 && words[n - 1] != NULL; n++) {
         argv[n] = strdup(words[n - 1]);
     }
     pid = fork();
