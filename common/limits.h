@@ -141,8 +141,8 @@
 #define KL_CLIENT_BACKOFF_MAX_MS  500
 #define KL_CLIENT_HOPS_MAX        4     /* tries without a pause in between, then back-off */
 #define KL_CLIENT_CHANGED_MAX     8     /* tries of a write that meets KL_CHANGED */
-#define KL_CLIENT_SILENCE_MS      1000  /* nothing heard while calls wait: PING */
-#define KL_CLIENT_PONG_MS         1500  /* nothing heard since the PING: the connection is dead */
+#define KL_CLIENT_SILENCE_MS      500   /* nothing heard while calls wait: PING */
+#define KL_CLIENT_PONG_MS         1000  /* nothing heard since the PING: the connection is dead */
 #define KL_CLIENT_GOAWAY_PAUSE_MS 500   /* a draining node gets no new connection for so long */
 #define KL_CLIENT_BATCH_MAX       64    /* calls handled under one hold of the client's lock */
 #define KL_CLIENT_MESSAGE_MAX     512   /* text about a failed call, NUL included */
