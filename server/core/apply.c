@@ -216,6 +216,7 @@ static enum kl_status load_applied(struct kl_txn *txn)
         txn->applied.time_ms = applied->time_ms;
         txn->applied.requests = applied->requests;
         txn->applied.swept_ms = applied->swept_ms;
+        txn->applied.keep_ms = applied->keep_ms;
     }
     return st == KL_NOT_FOUND ? KL_OK : st;
 }

@@ -8,6 +8,11 @@
  *
  * What expired stays KL_CLOCK_SKEW_MS longer, so that a client's last retry is told what happened
  * and not that nothing did.
+ *
+ * A step of the entries' time by more than that may be a quiet hour, or a jump (an operator has
+ * confirmed a later time, server/runtime/cluster_clock.h). After a jump a client's request is as
+ * young as before, and its retry may bring a new expiry, so nothing is forgotten for as long as a
+ * request lives.
  */
 #include "server/core/apply.h"
 
@@ -155,6 +160,12 @@ enum kl_status kl_requests_sweep(struct kl_txn *txn, size_t max)
     uint64_t reached = until;
     enum kl_status st;
 
+    if (txn->applied.time_ms != 0 && until > txn->applied.time_ms) {
+        txn->applied.keep_ms = kl_time_add(txn->time_ms, KL_DEADLINE_MAX_MS + KL_CLOCK_SKEW_MS);
+    }
+    if (txn->time_ms < txn->applied.keep_ms) {
+        return KL_OK;
+    }
     /* The scan starts where the last one ended: before that there are only graves, and a store
      * walks over each of them. */
     if (until <= txn->applied.swept_ms) {

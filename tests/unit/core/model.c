@@ -407,6 +407,13 @@ enum kl_status model_apply(struct model *m, const struct op *op, uint64_t now)
 
 void model_sweep(struct model *m, uint64_t now)
 {
+    if (m->swept_at != 0 && now > m->swept_at + KL_CLOCK_SKEW_MS) {
+        m->keep_ms = now + KL_DEADLINE_MAX_MS + KL_CLOCK_SKEW_MS;
+    }
+    m->swept_at = now;
+    if (now < m->keep_ms) {
+        return;
+    }
     for (unsigned i = 0; i < m->requests_n; i++) {
         struct m_request *r = &m->requests[i];
 

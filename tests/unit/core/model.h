@@ -62,8 +62,8 @@ struct m_request {
 };
 
 struct model {
-    uint64_t now; /* last entry time */
-    uint64_t swept_ms;
+    uint64_t now;               /* last entry time */
+    uint64_t swept_at, keep_ms; /* entry time of the last sweep; none before */
     struct m_vault vaults[VAULTS];
     struct m_claim claims[VAULTS];
     struct m_stage stages[STAGES];
