@@ -210,6 +210,21 @@ static void try_again(struct kluis_client *client, struct kl_call *call, int end
     pause_call(client, call, (uint64_t)reply->retry_after_ms * 1000u, work);
 }
 
+/*
+ * The servers' time has moved on by more than the call has taken: a cluster whose time was behind had
+ * it set right. Nothing was done, nor will it be by an earlier try; the caller's own deadline, which
+ * still is to come, decides. The request id stays.
+ */
+static void renew(struct kluis_client *client, struct kl_call *call, struct kl_work *work)
+{
+    uint64_t now_us = kl_client_now_us();
+    uint64_t left_us = call->deadline_us > now_us ? call->deadline_us - now_us : 0;
+
+    call->renewed = true;
+    call->expires_ms = kl_call_expiry(client, now_us, (uint32_t)(left_us / 1000));
+    pause_call(client, call, 0, work);
+}
+
 void kl_attempt_replied(struct kluis_client *client, struct kl_call *call, int endpoint,
                         Kluis__V1__Reply *reply, struct kl_work *work)
 {
@@ -227,7 +242,9 @@ void kl_attempt_replied(struct kluis_client *client, struct kl_call *call, int e
     }
     call->status = st;
     kl_reply_text(reply, call->text, sizeof call->text);
-    if (st == KL_NOT_LEADER && call->pinned < 0 && !client->no_wait) {
+    if (st == KL_EXPIRED && call->write && !call->renewed && !client->no_wait) {
+        renew(client, call, work);
+    } else if (st == KL_NOT_LEADER && call->pinned < 0 && !client->no_wait) {
         follow_hint(client, call, endpoint, reply->leader, work);
     } else if (kl_status_info(st)->retry_safe && st != KL_NOT_LEADER && !client->no_wait) {
         try_again(client, call, endpoint, reply, work);

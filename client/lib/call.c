@@ -21,8 +21,7 @@ void kl_call_release(struct kl_call *call)
     }
 }
 
-/* When a write must not happen any more, by the servers' clocks: the same for every try. */
-static uint64_t expiry_of(struct kluis_client *client, uint64_t now_us, uint32_t timeout_ms)
+uint64_t kl_call_expiry(struct kluis_client *client, uint64_t now_us, uint32_t timeout_ms)
 {
     int64_t server_ms;
 
@@ -65,7 +64,7 @@ static enum kl_status call_new(struct kluis_client *client, struct kl_request *r
     call->internal = request->internal;
     call->deadline_us = now_us + timeout_ms * 1000ull;
     call->wake_us = call->deadline_us;
-    call->expires_ms = request->write ? expiry_of(client, now_us, timeout_ms) : 0;
+    call->expires_ms = request->write ? kl_call_expiry(client, now_us, timeout_ms) : 0;
     call->done = done;
     call->arg = arg;
     call->state = KL_CALL_PAUSED;

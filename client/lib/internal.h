@@ -65,7 +65,7 @@ struct kl_call {
     uint8_t request_id[KL_ID_LEN];
     struct kl_buf payload;
     uint64_t deadline_us; /* monotonic */
-    uint64_t expires_ms;  /* Call.expires_ms; 0 = not known */
+    uint64_t expires_ms;  /* Call.expires_ms; 0 = not known; changed only between two tries */
     char key[KL_ROUTE_KEY_MAX];
     int pinned; /* endpoint to ask, no other; -1 */
     kl_call_fn done;
@@ -83,6 +83,7 @@ struct kl_call {
     unsigned hops;    /* tries since the last pause */
     unsigned pauses;
     unsigned changed_n;
+    bool renewed; /* expires_ms, because the servers' time had moved on */
     bool unknown; /* a try may have been carried out without our hearing of it */
 
     /* Of the last try; fixed once the call is DONE. */
@@ -235,6 +236,8 @@ KL_MUST_USE enum kl_status kl_call_start(struct kluis_client *client, struct kl_
 /* Starts and waits. *reply is the caller's. Explains failures to kluis_last_error(). */
 KL_MUST_USE enum kl_status kl_call_wait(struct kluis_client *client, struct kl_request *request,
                                         Kluis__V1__Reply **reply);
+/* When a write with so much time left must not happen any more, by the servers' time; 0 = not known. */
+uint64_t kl_call_expiry(struct kluis_client *client, uint64_t now_us, uint32_t timeout_ms);
 void kl_call_retain(struct kl_call *call);
 void kl_call_release(struct kl_call *call);
 

@@ -347,6 +347,40 @@ TEST(retry, expiry_follows_the_servers_clock)
     pair_stop(&p);
 }
 
+/* The servers' time goes on by days between two calls. */
+static void later_by_days(struct fake_call *c)
+{
+    if (c->nth == 2) {
+        c->node->server_time_ms += 100 * KL_DAY_MS;
+        fake_status(c, KL_EXPIRED);
+    } else {
+        fake_serve(c);
+    }
+}
+
+static void always_expired(struct fake_call *c)
+{
+    fake_status(c, KL_EXPIRED);
+}
+
+/* A write that the servers call late before its deadline is tried once more, under the same id, with
+ * an expiry by the time they have told. */
+TEST(retry, servers_time_moves_on)
+{
+    struct pair p;
+
+    one_start(&p, later_by_days);
+    set_ok(p.client, "x");
+    set_ok(p.client, "y");
+    CHECK_EQ(p.a.calls, 3);
+    CHECK_MEM(p.a.seen[1].request_id, p.a.seen[2].request_id, KL_ID_LEN);
+    CHECK(p.a.seen[2].expires_ms > p.a.seen[1].expires_ms + 99 * KL_DAY_MS);
+    p.a.answer = always_expired;
+    CHECK_EQ(kluis_secret_set(p.client, "team", "db", "z", 1, NULL, 0, NULL), KLUIS_EXPIRED);
+    CHECK_EQ(p.a.calls, 5);
+    pair_stop(&p);
+}
+
 static void garbage(struct fake_call *c)
 {
     if (c->nth == 1) {
