@@ -16,12 +16,20 @@ struct bench {
     struct world w;
     struct kl_group group;
     struct kl_scheduler *s;
+    bool held;
 };
+
+static bool bench_held(void *ctx)
+{
+    return *(bool *)ctx;
+}
 
 static void bench_init(struct bench *b)
 {
-    struct kl_scheduler_options options = {.group = &b->group, .period_ms = PERIOD_MS};
+    struct kl_scheduler_options options = {
+        .group = &b->group, .held = bench_held, .held_ctx = &b->held, .period_ms = PERIOD_MS};
 
+    b->held = false;
     world_init(&b->w);
     world_group(&b->w);
     CHECK_EQ(world_apply(&b->w, vault_create("vault", V)), KL_OK);
@@ -67,6 +75,40 @@ TEST(scheduler, purges)
         fake_group_sleep(&b.group, PERIOD_MS);
     }
     CHECK_EQ(b.group.proposals, 1);
+    bench_done(&b);
+}
+
+/* While deadlines may not be believed nothing is purged; what was purged before is still collected. */
+TEST(scheduler, held)
+{
+    struct bench b;
+    uint64_t due;
+
+    bench_init(&b);
+    for (unsigned i = 0; i < KL_PURGE_INLINE_MAX + 1; i++) {
+        CHECK_EQ(world_apply(&b.w, object_set("vault", V, "large", O + 1, 100 + i)), KL_OK);
+    }
+    due = delete_one(&b, "db", O);
+    CHECK_EQ(world_apply(&b.w, object_delete("vault", "large")), KL_OK);
+    CHECK_EQ(world_apply(&b.w, object_purge("vault", "large")), KL_OK);
+    CHECK_EQ(world_count(&b.w, 'g'), 1);
+    b.held = true;
+    fake_group_sleep(&b.group, due - b.w.now + PERIOD_MS);
+    kl_scheduler_tick(b.s);
+    CHECK_EQ(b.group.proposals, 1);
+    fake_group_deliver(&b.group, KL_OK);
+    CHECK_EQ(world_count(&b.w, 'g'), 0);
+    for (int i = 0; i < 20; i++) {
+        kl_scheduler_tick(b.s);
+        fake_group_sleep(&b.group, PERIOD_MS);
+    }
+    CHECK_EQ(b.group.proposals, 1);
+    CHECK_EQ(world_count(&b.w, 'p'), 1);
+    b.held = false;
+    kl_scheduler_tick(b.s);
+    CHECK_EQ(b.group.proposals, 2);
+    fake_group_deliver(&b.group, KL_OK);
+    CHECK_EQ(kl_scheduler_purged(b.s), 1);
     bench_done(&b);
 }
 
