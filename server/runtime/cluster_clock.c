@@ -86,6 +86,15 @@ static int64_t distance(int64_t a, int64_t b)
     return a < b ? b - a : a - b;
 }
 
+/* An answer came within half a round trip of the middle. What was known stays where that allows it, so
+ * that a slow answer does not disturb what quick ones have told. */
+static int64_t narrow(int64_t known, int64_t middle, uint64_t round_trip_us)
+{
+    int64_t half = (int64_t)(round_trip_us / 2);
+
+    return known < middle - half ? middle - half : known > middle + half ? middle + half : known;
+}
+
 void kl_cluster_clock_hear(struct kl_cluster_clock *c, const struct kl_clock_reading *r)
 {
     uint64_t then_us;
@@ -99,11 +108,16 @@ void kl_cluster_clock_hear(struct kl_cluster_clock *c, const struct kl_clock_rea
         struct kl_clock_node *node = &c->nodes[i];
 
         if (node->node_id == r->node_id && i != c->self) {
+            int64_t wall_us = offset_of(r->wall_ms, then_us);
+            int64_t time_us = offset_of(r->time_ms, then_us);
+
+            node->wall_us =
+                node->heard ? narrow(node->wall_us, wall_us, r->round_trip_us) : wall_us;
+            node->time_us =
+                node->offers ? narrow(node->time_us, time_us, r->round_trip_us) : time_us;
             node->heard = true;
-            node->mono_us = r->mono_us;
-            node->wall_us = offset_of(r->wall_ms, then_us);
             node->offers = r->time_ms != 0;
-            node->time_us = offset_of(r->time_ms, then_us);
+            node->mono_us = r->mono_us;
             node->lead_us = (int64_t)r->lead_ms * 1000;
         }
     }
@@ -133,7 +147,8 @@ static void read_clocks(struct kl_cluster_clock *c)
         n++;
     }
     c->heard_n = n;
-    c->clock_us = sorted[(n - 1) / 2]; /* our own is always among them */
+    /* So many of a majority are not earlier. Our own is always among them. */
+    c->clock_us = sorted[n > kl_cluster_clock_majority(c) ? n - kl_cluster_clock_majority(c) : 0];
 }
 
 static bool majority(const struct kl_cluster_clock *c)

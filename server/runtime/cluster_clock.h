@@ -7,9 +7,9 @@
  *
  *   1. The time is a reference that monotonic time carries on. No wall clock moves it directly, so
  *      that no jump of a clock gets into a log, whose times can never go back.
- *   2. "The clocks" are the median of those that were read within the last KL_CLOCK_FRESH_MS, the
- *      node's own included; with an even number the earlier of the two in the middle. They count
- *      when they are a majority of all nodes.
+ *   2. "The clocks" are the latest time that those of a majority of all nodes have reached: the median,
+ *      where a clock that was not read within the last KL_CLOCK_FRESH_MS counts as late. So as long
+ *      as the clocks of a majority are right, it is no later than a right one, whoever is heard.
  *   3. While the clocks are within KL_CLOCK_AGREE_MS of the time, the time follows them, by 1 ms
  *      per second at most (KL_CLOCK_SLEW): a clock set by a second, or one that drifts, is followed
  *      slowly. A purge comes early by that part of its term at most.
@@ -28,8 +28,8 @@
  *      and there is doubt. KL_CLOCK_GAP_DAYS is less than the shortest retention: what was deleted
  *      just before everything stopped does not go at once when it starts in a wrong year. Wrong
  *      clocks within it cannot be told from right ones: that is the most that a purge can be early.
- *   6. If it hears no majority either, it has a time for stamps by rule 5 from the clocks it hears;
- *      it stays in doubt, offers it to nobody, and replaces it as soon as it can.
+ *   6. If it hears no majority either, it has a time for stamps by rule 5 from the earliest clock it
+ *      hears; it stays in doubt, offers it to nobody, and replaces it as soon as it can.
  *   7. The time is never behind the last entry.
  *
  * So:

@@ -187,6 +187,26 @@ TEST(cluster_clock, minority_jumps)
     check_right(&w, 25);
 }
 
+/* A minority of the cluster may be the majority of those that are heard, also after all restart. */
+TEST(cluster_clock, most_of_the_heard_jump)
+{
+    struct world w;
+
+    make(&w, 5);
+    run_s(&w, 5);
+    log_entry(&w, w.true_ms);
+    w.m[3].up = w.m[4].up = false;
+    jump(&w, 0, 2, DAY_MS);
+    run_s(&w, 15);
+    check_right(&w, 25);
+    for (size_t i = 0; i < 3; i++) {
+        begin(&w, i);
+    }
+    run_s(&w, 15);
+    check_doubt(&w, KL_CLOCK_SURE);
+    check_right(&w, 30);
+}
+
 /* With an even number of clocks, half of them ahead is no reason to go ahead. */
 TEST(cluster_clock, half_of_the_heard_jump)
 {
@@ -488,6 +508,32 @@ TEST(cluster_clock, log_is_ahead)
     step(&w);
     CHECK(error_of(&w, 0) > DAY_MS - 1000);
     check_doubt(&w, KL_CLOCK_BEHIND);
+}
+
+/* A slow answer says little; it does not undo what a quick one has told, nor hide a jump. */
+TEST(cluster_clock, slow_answers)
+{
+    struct kl_clock_reading r = {.node_id = 2, .wall_ms = START_MS, .mono_us = 1000000000u};
+    struct kl_cluster_clock *c;
+    struct world w;
+    int64_t ms = 0;
+
+    make(&w, 3);
+    c = &w.m[0].clock;
+    r.round_trip_us = 2000;
+    kl_cluster_clock_hear(c, &r);
+    kl_cluster_clock_look(c, r.mono_us, START_MS, 0);
+    kl_cluster_clock_look(c, r.mono_us + 3000000, START_MS + 3000, 0);
+    r.mono_us += 3000000;
+    r.wall_ms += 5; /* as if it had been on its way back for most of the four seconds */
+    r.round_trip_us = 4000000;
+    kl_cluster_clock_hear(c, &r);
+    CHECK(kl_cluster_clock_offset(c, 1, &ms));
+    CHECK(ms > -5 && ms < 5);
+    r.wall_ms = START_MS + 100000;
+    kl_cluster_clock_hear(c, &r);
+    CHECK(kl_cluster_clock_offset(c, 1, &ms));
+    CHECK(ms > 94000 && ms < 98000);
 }
 
 /* Answers that say nothing: from strangers, from the node itself, too long under way, absurd. */
