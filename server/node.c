@@ -130,11 +130,11 @@ static void view_clock(void *ctx, struct kl_clock_view *out)
     kl_node_clock_view(node->clock, out);
 }
 
-static enum kl_status view_confirm_time(void *ctx, uint64_t shown_ms)
+static enum kl_status view_confirm_time(void *ctx, uint64_t shown_ms, bool step)
 {
     struct kl_node *node = ctx;
 
-    return kl_node_clock_confirm(node->clock, shown_ms);
+    return kl_node_clock_confirm(node->clock, shown_ms, step);
 }
 
 static void view_replace(void *ctx, uint64_t node_id, kl_group_done_fn done, void *arg)

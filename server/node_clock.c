@@ -108,7 +108,7 @@ static void answer(struct kl_node_clock *nc, uint64_t to, uint64_t sent_us)
     (void)pthread_mutex_lock(&nc->lock);
     tell.wall_ms = wall_ms(nc);
     tell.time_ms = kl_cluster_clock_offer_ms(&nc->clock, mono_us(nc));
-    tell.lead_ms = (uint64_t)nc->clock.lead_us / 1000;
+    tell.lead_ms = nc->clock.lead_us / 1000;
     (void)pthread_mutex_unlock(&nc->lock);
     message.body_case = KLUIS__PEER__MESSAGE__BODY_CLOCK_TELL;
     message.clock_tell = &tell;
@@ -265,7 +265,7 @@ void kl_node_clock_view(struct kl_node_clock *nc, struct kl_clock_view *out)
     now_us = mono_us(nc);
     out->time_ms = kl_cluster_clock_time_ms(c, now_us);
     out->clocks_ms = kl_cluster_clock_clocks_ms(c, now_us);
-    out->lead_ms = (uint64_t)c->lead_us / 1000;
+    out->lead_ms = c->lead_us / 1000;
     out->held = c->doubt != KL_CLOCK_SURE;
     out->why = kl_clock_doubt_text(c->doubt);
     out->heard = c->heard_n;
@@ -278,7 +278,7 @@ void kl_node_clock_view(struct kl_node_clock *nc, struct kl_clock_view *out)
     (void)pthread_mutex_unlock(&nc->lock);
 }
 
-enum kl_status kl_node_clock_confirm(struct kl_node_clock *nc, uint64_t shown_ms)
+enum kl_status kl_node_clock_confirm(struct kl_node_clock *nc, uint64_t shown_ms, bool step)
 {
     enum kl_status st;
     uint64_t before_ms;
@@ -286,12 +286,13 @@ enum kl_status kl_node_clock_confirm(struct kl_node_clock *nc, uint64_t shown_ms
 
     (void)pthread_mutex_lock(&nc->lock);
     before_ms = kl_cluster_clock_time_ms(&nc->clock, mono_us(nc));
-    st = kl_cluster_clock_confirm(&nc->clock, mono_us(nc), shown_ms);
+    st = kl_cluster_clock_confirm(&nc->clock, mono_us(nc), shown_ms, step);
     after_ms = kl_cluster_clock_time_ms(&nc->clock, mono_us(nc));
     if (st == KL_OK) {
         kl_log(KL_LOG_WARN, "clock",
-               "the time was confirmed by an operator before_ms=%llu now_ms=%llu",
-               (unsigned long long)before_ms, (unsigned long long)after_ms);
+               "the clocks were confirmed by an operator before_ms=%llu time_ms=%llu lead_ms=%lld",
+               (unsigned long long)before_ms, (unsigned long long)after_ms,
+               (long long)(nc->clock.lead_us / 1000));
         publish_locked(nc);
     }
     (void)pthread_mutex_unlock(&nc->lock);

@@ -47,7 +47,8 @@ void kl_node_clock_tick(struct kl_node_clock *nc, uint64_t last_entry_ms);
 
 /* For status and for confirming: see node_view.h. */
 void kl_node_clock_view(struct kl_node_clock *nc, struct kl_clock_view *out);
-KL_MUST_USE enum kl_status kl_node_clock_confirm(struct kl_node_clock *nc, uint64_t shown_ms);
+KL_MUST_USE enum kl_status kl_node_clock_confirm(struct kl_node_clock *nc, uint64_t shown_ms,
+                                                 bool step);
 /* How often doubt about the clocks began (a jump, or a gap after a restart) since the start. */
 uint64_t kl_node_clock_jumps(const struct kl_node_clock *nc);
 

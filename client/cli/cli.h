@@ -51,6 +51,7 @@ enum kl_cli_opt {
     KL_OPT_SUBSCRIPTION,
     KL_OPT_MAXRESULTS,
     KL_OPT_FORCE,
+    KL_OPT_STEP,
     KL_OPT_GROUP,
     KL_OPT_TO,
     KL_OPT_NODE_ID,

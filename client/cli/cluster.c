@@ -166,6 +166,7 @@ static enum kluis_status confirm(struct kl_cli *cli, uint64_t clocks_ms, json_t 
     enum kluis_status st;
 
     request.clocks_ms = clocks_ms;
+    request.step = cli->args.given[KL_OPT_STEP];
     st = kl_cli_rpc(cli, "/kluis.v1.Cluster/ConfirmTime", &request, true,
                     cli->args.text[KL_OPT_NODE], 0,
                     &kluis__v1__cluster_confirm_time_response__descriptor, &response);

@@ -114,7 +114,9 @@ static const struct kl_cli_use cluster_transfer_uses[] = {
     {KL_OPT_TO, false, NULL},
 };
 static const struct kl_cli_use cluster_confirm_uses[] = {
-    {KL_OPT_NODE, false, "Speak to this node; default: any. The others follow within seconds."}};
+    {KL_OPT_STEP, false, NULL},
+    {KL_OPT_NODE, false, "Speak to this node; default: any. The others follow within seconds."},
+};
 static const struct kl_cli_use cluster_node_uses[] = {
     {KL_OPT_NODE_ID, true, "Id of the node."},
     {KL_OPT_NO_WAIT, false, NULL},
@@ -301,10 +303,11 @@ const struct kl_cli_command kl_cli_commands[] = {
      "Scheduled purges are held while the clocks differ from the cluster's time and nothing "
      "explains "
      "it: they jumped, or every node was down for more than three days. Look at cluster status "
-     "first: what the clocks of a majority say becomes the time, and whatever is due then is "
-     "purged. "
-     "A time that is ahead of the clocks is not set back; it is accepted as it is. Needs the right "
-     "cluster/admin.",
+     "first. The cluster's time goes on as it is, so much behind the clocks or ahead of them, and "
+     "no "
+     "purge is early. With --step it takes over what the clocks say, if they are ahead: dates are "
+     "right again, but what was deleted shortly before may be due at once. "
+     "Needs the right cluster/admin.",
      "cluster confirm-time\n", USES(cluster_confirm_uses), false, kl_cli_cluster_confirm_time},
 
     {"", "health", "Ask every endpoint whether it serves",

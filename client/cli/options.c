@@ -48,6 +48,8 @@ const struct kl_cli_option kl_cli_options[KL_OPT_N] = {
                            NUMBER_MAX, "At most so many; default: all."},
     [KL_OPT_FORCE] = {KL_OPT_FORCE, "--force", NULL, 0, KL_KIND_FLAG, NULL, NULL, 0, 0,
                       "Replace the file when it is there."},
+    [KL_OPT_STEP] = {KL_OPT_STEP, "--step", NULL, 0, KL_KIND_FLAG, NULL, NULL, 0, 0,
+                     "Set the time to what the clocks say; purges may then be early."},
     [KL_OPT_GROUP] = {KL_OPT_GROUP, "--group", NULL, 0, KL_KIND_NUMBER, "N", NULL, 0,
                       KL_GROUPS_MAX - 1, "Raft group: 0 is the directory, 1 the vaults."},
     [KL_OPT_TO] = {KL_OPT_TO, "--to", NULL, 0, KL_KIND_TEXT, "NODE", NULL, 0, 0,

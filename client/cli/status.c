@@ -74,7 +74,7 @@ json_t *kl_cli_clock_json(const Kluis__V1__ClockStatus *c)
     kl_cli_put(out, "ownClock", kl_cli_date(c->wall_ms / 1000));
     kl_cli_put(out, "timeMs", kl_cli_integer(c->time_ms));
     kl_cli_put(out, "clocksMs", kl_cli_integer(c->clocks_ms));
-    kl_cli_put(out, "leadMs", kl_cli_integer(c->lead_ms));
+    kl_cli_put(out, "leadMs", json_integer((json_int_t)c->lead_ms));
     kl_cli_put(out, "purgesHeld", json_boolean(c->held));
     kl_cli_put(out, "reason", kl_cli_text(c->reason));
     kl_cli_put(out, "heard", kl_cli_integer(c->heard));

@@ -104,7 +104,7 @@ _kluis() {
         undrain-node) words="--node-id" ;;
         drain-region) words="--region --no-wait" ;;
         undrain-region) words="--region" ;;
-        confirm-time) words="--node" ;;
+        confirm-time) words="--step --node" ;;
         esac
         ;;
     completion) words=bash ;;

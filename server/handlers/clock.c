@@ -45,7 +45,7 @@ enum kl_status kl_plan_cluster_confirm_time(struct kl_call *call, struct kl_plan
         return KL_NO_MEMORY;
     }
     (void)snprintf(call->subject, sizeof call->subject, "clocks_ms %" PRIu64, req->clocks_ms);
-    st = node->confirm_time(node->ctx, req->clocks_ms);
+    st = node->confirm_time(node->ctx, req->clocks_ms, req->step);
     if (st == KL_CHANGED) {
         /* Not CHANGED, which clients try again by themselves: an operator must look again. */
         return kl_call_field(call, KL_INVALID_ARGUMENT, "clocks_ms", "what the clocks say now");
@@ -54,6 +54,7 @@ enum kl_status kl_plan_cluster_confirm_time(struct kl_call *call, struct kl_plan
         return st;
     }
     node->clock(node->ctx, &view);
-    (void)snprintf(call->subject, sizeof call->subject, "time_ms %" PRIu64, view.time_ms);
+    (void)snprintf(call->subject, sizeof call->subject, "%s lead_ms %" PRId64,
+                   req->step ? "step" : "kept", view.lead_ms);
     return kl_clock_message(&view, &r->clock);
 }

@@ -33,7 +33,7 @@ struct kl_clock_view {
     uint64_t time_ms;   /* the cluster's time; 0 = not known yet */
     uint64_t wall_ms;   /* this node's clock */
     uint64_t clocks_ms; /* what the clocks say: what an operator can confirm */
-    uint64_t lead_ms;   /* by how much the time is known to be ahead of them */
+    int64_t lead_ms;    /* by how much the time was confirmed to be ahead of them */
     bool held;          /* scheduled purges wait, because … */
     const char *why;    /* empty when they do not; static */
     size_t heard, majority;
@@ -79,8 +79,8 @@ struct kl_node_view {
     void (*replace_node)(void *ctx, uint64_t node_id, kl_group_done_fn done, void *arg);
     void (*clock)(void *ctx, struct kl_clock_view *out);
     /* An operator says that the clocks are right, having been shown clocks_ms (0: has not looked).
-     * KL_OK, KL_UNAVAILABLE (too few clocks are known), KL_CHANGED (they say something else). */
-    enum kl_status (*confirm_time)(void *ctx, uint64_t shown_ms);
+     * step: the time is to be what they say. KL_OK, KL_UNAVAILABLE (too few clocks are known), KL_CHANGED (they say something else). */
+    enum kl_status (*confirm_time)(void *ctx, uint64_t shown_ms, bool step);
 };
 
 #endif

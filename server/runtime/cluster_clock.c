@@ -99,8 +99,9 @@ void kl_cluster_clock_hear(struct kl_cluster_clock *c, const struct kl_clock_rea
 {
     uint64_t then_us;
 
-    if (r->wall_ms > TIME_MAX_MS || r->time_ms > TIME_MAX_MS || r->lead_ms > TIME_MAX_MS ||
-        r->round_trip_us > KL_CLOCK_ROUND_TRIP_MS * 1000ULL || r->round_trip_us > r->mono_us) {
+    if (r->wall_ms > TIME_MAX_MS || r->time_ms > TIME_MAX_MS || r->lead_ms > (int64_t)TIME_MAX_MS ||
+        r->lead_ms < -(int64_t)TIME_MAX_MS || r->round_trip_us > KL_CLOCK_ROUND_TRIP_MS * 1000ULL ||
+        r->round_trip_us > r->mono_us) {
         return;
     }
     then_us = r->mono_us - r->round_trip_us / 2; /* when it answered, as well as we can tell */
@@ -118,7 +119,7 @@ void kl_cluster_clock_hear(struct kl_cluster_clock *c, const struct kl_clock_rea
             node->heard = true;
             node->offers = r->time_ms != 0;
             node->mono_us = r->mono_us;
-            node->lead_us = (int64_t)r->lead_ms * 1000;
+            node->lead_us = r->lead_ms * 1000;
         }
     }
 }
@@ -304,7 +305,7 @@ bool kl_cluster_clock_offset(const struct kl_cluster_clock *c, size_t i, int64_t
 }
 
 enum kl_status kl_cluster_clock_confirm(struct kl_cluster_clock *c, uint64_t mono_us,
-                                        uint64_t shown_ms)
+                                        uint64_t shown_ms, bool step)
 {
     int64_t floor = floor_us(c);
     uint64_t clocks_ms = ms_at(c->clock_us, mono_us);
@@ -320,13 +321,11 @@ enum kl_status kl_cluster_clock_confirm(struct kl_cluster_clock *c, uint64_t mon
     if (c->doubt == KL_CLOCK_SURE) {
         return KL_OK;
     }
-    if (c->clock_us >= c->time_us && c->clock_us >= floor) {
+    c->time_us = c->time_us > floor ? c->time_us : floor;
+    if (step && c->clock_us > c->time_us) {
         c->time_us = c->clock_us;
-        c->lead_us = 0;
-    } else {
-        c->time_us = c->time_us > floor ? c->time_us : floor;
-        c->lead_us = c->time_us - c->clock_us;
     }
+    c->lead_us = c->time_us - c->clock_us;
     c->settled = true;
     c->gap = false;
     judge(c);

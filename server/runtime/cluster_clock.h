@@ -19,7 +19,10 @@
  *        - when another node offers a time that does agree with them: its monotonic clock ran
  *          where ours stood still (a virtual machine that was halted) or was not there at all (a
  *          restart), or an operator has spoken there; that time is taken over;
- *        - by an operator's word here: kl_cluster_clock_confirm().
+ *        - by an operator's word here: the clocks are right, so the time is that much ahead of them or
+ *          behind them (lead_ms, negative: behind) and stays so. It is not set: what was deleted an
+ *          hour ago would be due at once, and no clock knows that it was an hour ago. An operator may
+ *          ask for that, too (step), but only forward.
  *      Too few clocks to be a majority are doubt as well.
  *   5. A node that starts takes over the time of a node that runs. It waits for all the others to
  *      answer, or KL_CLOCK_WAIT_MS. When nobody runs, nothing has measured how long that lasted: a
@@ -44,9 +47,10 @@
  *   a virtual machine halted and resumed     the monotonic clock stood still: its node takes over the
  *                                            others' time; all halted at once: doubt
  *   a clock stepped by a second, slow drift  rule 3
- *   a jump backward                          doubt. An operator's word does not turn the time back: it
- *                                            says that the time is that much ahead of the clocks
- *                                            (lead_ms), and stays so
+ *   a jump backward                          doubt, as above
+ *
+ * Two nodes without doubt may differ by KL_CLOCK_AGREE_MS, and a time that passes from one to the other
+ * with the leadership may step by so much.
  *
  * Belongs to one thread, or to a lock.
  */
@@ -76,7 +80,7 @@ struct kl_clock_reading {
     uint64_t node_id;
     uint64_t wall_ms;       /* its wall clock */
     uint64_t time_ms;       /* the cluster's time as it has it; 0 = it has none to offer */
-    uint64_t lead_ms;       /* by how much it takes that to be ahead of the clocks */
+    int64_t lead_ms;        /* by how much it takes that to be ahead of the clocks */
     uint64_t mono_us;       /* our monotonic clock when the answer came */
     uint64_t round_trip_us; /* since we asked */
 };
@@ -137,11 +141,12 @@ bool kl_cluster_clock_offset(const struct kl_cluster_clock *c, size_t i, int64_t
 size_t kl_cluster_clock_majority(const struct kl_cluster_clock *c);
 /*
  * An operator says that the clocks are right. shown_ms: what the operator was shown as the time of
- * the clocks, or 0. KL_OK, also when there was no doubt; KL_UNAVAILABLE: too few clocks are known;
- * KL_CHANGED: the clocks do not say shown_ms (any more), within KL_CLOCK_AGREE_MS and the
- * KL_CLOCK_SHOWN_MS that an operator may take.
+ * the clocks, or 0. step: the time is to be what they say, even if things are purged early; ignored
+ * when they are behind. KL_OK, also when there was no doubt (nothing is changed then); KL_UNAVAILABLE:
+ * too few clocks are known; KL_CHANGED: the clocks do not say shown_ms (any more), within
+ * KL_CLOCK_AGREE_MS and the KL_CLOCK_SHOWN_MS that an operator may take.
  */
 KL_MUST_USE enum kl_status kl_cluster_clock_confirm(struct kl_cluster_clock *c, uint64_t mono_us,
-                                                    uint64_t shown_ms);
+                                                    uint64_t shown_ms, bool step);
 
 #endif

@@ -196,6 +196,7 @@ TEST(clocks, all)
     CHECK_EQ(confirm(&f, 1, 0), KLUIS_OK);
     wait_held(&f, false);
     check_goes(&f, "waits", at_us);
+    check_writes(&f, "written-later"); /* the time was not set */
     at_us = deleted(&f, "later");
     check_goes(&f, "later", at_us);
     teardown(&f);

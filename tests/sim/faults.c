@@ -231,11 +231,18 @@ static void end_disk(struct sim_world *w, struct sim_node *n)
     (void)w;
 }
 
+/* At nodes that are a minority of the cluster, whatever happens. */
 static void clock_jump(struct sim_world *w)
 {
-    struct sim_node *n = any_leader(w);
-    int64_t ms = (int64_t)sim_skewed(&w->rng, 100, 3600 * 1000);
+    unsigned minority = (w->plan.voters - 1) / 2;
+    struct sim_node *n;
+    int64_t ms;
 
+    if (minority == 0) {
+        return;
+    }
+    n = &w->nodes[sim_below(&w->rng, minority)];
+    ms = (int64_t)sim_skewed(&w->rng, 100, 100 * KL_DAY_MS);
     n->wall_offset_ms += sim_chance(&w->rng, 500) ? ms : -ms;
     sim_say(w, "n%" PRIu64 "'s wall clock is now %" PRId64 " ms off", n->id, n->wall_offset_ms);
 }

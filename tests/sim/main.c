@@ -88,8 +88,6 @@ static bool parse(int argc, char **argv, struct options *o)
             o->sim.members = true;
         } else if (strcmp(argv[i], "--reorder") == 0) {
             o->sim.reorder = true;
-        } else if (strcmp(argv[i], "--strict-clocks") == 0) {
-            o->sim.strict_clocks = true;
         } else if (strcmp(argv[i], "--trace") == 0) {
             o->trace = true;
         } else if (strcmp(argv[i], "--without") == 0) {

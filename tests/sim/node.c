@@ -43,9 +43,8 @@ uint64_t sim_node_wall_ms(struct sim_node *n)
 static uint64_t wall_ms(void *ctx)
 {
     struct sim_node *n = ctx;
-    bool fast = n->w->options.sabotage == SIM_SABOTAGE_FAST_CLOCK && sim_chance(&n->w->rng, 50);
 
-    return sim_node_wall_ms(n) + (fast ? 3600u * 1000u : 0);
+    return sim_node_wall_ms(n);
 }
 
 static enum kl_status fill(void *ctx, uint8_t *out, size_t n)
@@ -185,7 +184,7 @@ static void replica_init(struct sim_world *w, struct sim_node *n, struct sim_rep
     sim_store_init(&r->staged, w, r, true);
     r->host = (struct kl_group_host){
         .ctx = r,
-        .clock = &n->clock,
+        .clock = &n->agreed,
         .entropy = &n->entropy,
         .send = host_send,
         .post = host_post,
@@ -234,7 +233,8 @@ static void open_replica(struct sim_world *w, struct sim_node *n, struct sim_rep
         .store_adopt = store_adopt,
         .store_drop_staged = store_drop_staged,
     };
-    struct kl_scheduler_options scheduler = {.clock = &n->clock, .period_ms = SCHEDULER_MS};
+    struct kl_scheduler_options scheduler = {
+        .clock = &n->agreed, .held = sim_clock_held, .held_ctx = n, .period_ms = SCHEDULER_MS};
     struct kl_member members[SIM_NODES_MAX];
     char err[256] = "";
     enum kl_status st;
@@ -267,6 +267,7 @@ static void open_replica(struct sim_world *w, struct sim_node *n, struct sim_rep
 
 static void start_inside(struct sim_world *w, struct sim_node *n)
 {
+    sim_clock_start(n);
     for (unsigned g = 0; g < w->plan.groups && !w->failed; g++) {
         open_replica(w, n, &n->replicas[g]);
     }
@@ -429,12 +430,15 @@ static void deliver(struct sim_node *n, struct sim_event *e)
     if (e->replica->group == NULL || !sim_net_arrives(n->w, e->a, n->id, e->b)) {
         return;
     }
-    kl_group_receive(e->replica->group, e->a, message);
+    if (!sim_clock_letter(e->replica, e->a, message)) {
+        kl_group_receive(e->replica->group, e->a, message);
+    }
 }
 
 static void tick(struct sim_replica *r)
 {
     sim_disk_tick(&r->disk);
+    sim_clock_tick(r);
     if (r->scheduler != NULL) {
         kl_scheduler_tick(r->scheduler);
     }

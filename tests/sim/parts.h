@@ -43,6 +43,13 @@ uint64_t sim_node_wall_ms(struct sim_node *n);
 /* Wall time without anybody's jumps or drift. */
 uint64_t sim_true_wall_ms(const struct sim_world *w);
 
+/* clock.c: what a node makes of everybody's clocks. */
+void sim_clock_start(struct sim_node *n);
+void sim_clock_tick(struct sim_replica *r);
+/* A message between nodes; false: it is not about clocks. */
+bool sim_clock_letter(struct sim_replica *r, uint64_t from, struct kl_bytes message);
+bool sim_clock_held(void *ctx); /* of a node */
+
 /* watch.c: what must never be. */
 struct sim_entry {
     raft_term term;

@@ -63,11 +63,14 @@ static void judge(struct sim_world *w, struct sim_outcome *out)
 {
     struct sim_heap *outside = sim_heap_enter(&w->heap);
     const struct kl_check_limits limits = {.steps_max = 2000000, .memory_max = 64u << 20};
+    uint64_t retention_us = 7 * w->plan.day_ms * SIM_MS;
+    uint64_t slack_us = RETENTION_SLACK_US + w->clock_error_ms * SIM_MS;
     struct kl_check_result r;
     enum kl_status st;
 
+    /* Nodes whose times agree may differ by more than a retention of the simulation. */
     w->history.retention_us =
-        w->plan.clock_jumps ? 1 : 7 * w->plan.day_ms * SIM_MS - RETENTION_SLACK_US;
+        retention_us > slack_us && !w->plan.clock_jumps ? retention_us - slack_us : 1;
     st = kl_check_history(&w->history, &limits, &r);
     if (st != KL_OK) {
         sim_fail(w, "the history cannot be judged: %s: %s", kl_status_name(st), r.text);

@@ -383,8 +383,8 @@ static bool purge_was_asked(struct sim_world *w, uint16_t group, uint64_t index,
     return asked;
 }
 
-/* Retention: an object goes by itself only when its time has come, on the log's clock and, as far
- * as nobody's clock was wrong, on the world's. */
+/* Retention: an object goes by itself only when its time has come, on the log's clock and on the
+ * world's, whatever the clocks of a minority say. */
 static void watch_purge(struct sim_world *w, struct sim_replica *r, struct kl_bytes key,
                         uint64_t index, uint64_t time_ms)
 {
@@ -403,11 +403,8 @@ static void watch_purge(struct sim_world *w, struct sim_replica *r, struct kl_by
                  purge_ms, index, time_ms);
         return;
     }
-    if (w->plan.clock_jumps && !w->options.strict_clocks) {
-        return; /* the stamps themselves may be wrong */
-    }
     true_ms = sim_true_wall_ms(w) - (sim_now(w) - born_us) / SIM_MS;
-    if (true_ms + CLOCKS_MS < deleted_ms + (purge_ms - deleted_ms) ||
+    if (true_ms + CLOCKS_MS + w->clock_error_ms < deleted_ms + (purge_ms - deleted_ms) ||
         purge_ms - deleted_ms != 7 * w->plan.day_ms) {
         sim_fail(w, "an early purge: due at %" PRIu64 ", proposed at true time %" PRIu64, purge_ms,
                  true_ms);

@@ -18,6 +18,7 @@
 
 #include "server/raft/group.h"
 #include "server/retention/scheduler.h"
+#include "server/runtime/cluster_clock.h"
 #include "tests/lib/history.h"
 
 #include <setjmp.h>
@@ -116,6 +117,9 @@ struct sim_node {
     unsigned crash_after; /* disk and network steps until a crash in the middle; 0 = none */
     unsigned closed_n;    /* groups closed during a clean stop */
     struct kl_clock clock;
+    struct kl_cluster_clock cluster_clock;
+    uint64_t asked_us;      /* for the others' clocks, last; 0 = not yet */
+    struct kl_clock agreed; /* the cluster's time, as this node has it */
     struct kl_entropy entropy;
     struct sim_replica replicas[SIM_GROUPS_MAX];
 };
@@ -157,7 +161,6 @@ struct sim_options {
     unsigned covers_off; /* enum kl_cover */
     enum sim_sabotage sabotage;
     bool members, reorder; /* in every seed, not only in some */
-    bool strict_clocks;    /* no purge before its true time, even when wall clocks jump */
     const char *dump;      /* file for the history; NULL = none */
 };
 
@@ -192,6 +195,7 @@ struct sim_world {
     struct sim_node nodes[SIM_NODES_MAX]; /* ids 1.. are nodes[0].. */
     struct sim_node *current;             /* whose code is running */
     jmp_buf crash;
+    uint64_t clock_error_ms; /* by how much a reading of a clock may have been wrong */
     struct sim_links *links;
     struct sim_watch *watch;
     struct sim_clients *clients;

@@ -114,7 +114,7 @@ static void view_clock(void *ctx, struct kl_clock_view *out)
     };
 }
 
-static enum kl_status view_confirm_time(void *ctx, uint64_t shown_ms)
+static enum kl_status view_confirm_time(void *ctx, uint64_t shown_ms, bool step)
 {
     struct node *n = ctx;
 
@@ -124,7 +124,7 @@ static enum kl_status view_confirm_time(void *ctx, uint64_t shown_ms)
     if (shown_ms != 8000) {
         return KL_CHANGED;
     }
-    atomic_store(&n->confirmed_ms, shown_ms);
+    atomic_store(&n->confirmed_ms, shown_ms + step);
     return KL_OK;
 }
 

@@ -125,6 +125,11 @@ TEST(cluster, confirm_time)
     CHECK_EQ(r->clock->time_ms, 8000);
     CHECK(!r->clock->held);
     answer_free(&a);
+    req.step = true;
+    a = call(f, "/kluis.v1.Cluster/ConfirmTime", &req.base);
+    CHECK_OK(a.st);
+    CHECK_EQ(((Kluis__V1__ClusterConfirmTimeResponse *)a.response)->clock->time_ms, 8001);
+    answer_free(&a);
     fix_free(f);
 }
 

@@ -89,10 +89,10 @@ static void view_clock(void *ctx, struct kl_clock_view *out)
     *out = (struct kl_clock_view){.time_ms = 1000, .wall_ms = 2000, .why = ""};
 }
 
-static enum kl_status view_confirm_time(void *ctx, uint64_t shown_ms)
+static enum kl_status view_confirm_time(void *ctx, uint64_t shown_ms, bool step)
 {
     (void)ctx;
-    return shown_ms == 1 ? KL_CHANGED : KL_OK;
+    return shown_ms == 1 || step ? KL_CHANGED : KL_OK;
 }
 
 static void on_fatal(void *ctx, uint16_t group, const char *why)
