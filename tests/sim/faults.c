@@ -142,6 +142,30 @@ static void weather(struct sim_world *w)
     schedule(w, FAULT_END_WEATHER, 0, sim_skewed(&w->rng, 100 * SIM_MS, 6 * SIM_S));
 }
 
+/* A whole region: its power, or its lines. */
+static void lose_region(struct sim_world *w)
+{
+    uint8_t which = (uint8_t)sim_below(&w->rng, KL_DISTANCE_WITNESS + 1);
+    bool power = w->plan.crashes && sim_chance(&w->rng, 500);
+    unsigned side = 0;
+
+    w->stats.region_losses++;
+    sim_say(w, "region %u loses its %s", which, power ? "power" : "lines");
+    for (uint64_t id = 1; id <= w->plan.voters; id++) {
+        if (sim_distance(id) != which) {
+            continue;
+        }
+        side |= 1u << id;
+        if (power && sim_node(w, id)->up) {
+            sim_node_crashed(w, sim_node(w, id), true);
+        }
+    }
+    if (!power) {
+        cut_sides(w, side, sim_chance(&w->rng, 100));
+        schedule(w, FAULT_END_CUTS, 0, sim_skewed(&w->rng, SIM_S, 12 * SIM_S));
+    }
+}
+
 /* ---- processes ---- */
 
 static void crash(struct sim_world *w)
@@ -260,6 +284,7 @@ static void draw(struct sim_world *w)
         {w->plan.partitions, weather, 8},     {w->plan.pauses, pause_node, 15},
         {w->plan.stalls, stalls, 8},          {w->plan.disk_faults, disk, 12},
         {w->plan.clock_jumps, clock_jump, 8}, {w->plan.transfers, sim_transfer, 12},
+        {w->plan.regions, lose_region, 20},
     };
     unsigned total = 0;
     unsigned at;

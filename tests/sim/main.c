@@ -94,7 +94,7 @@ static bool parse(int argc, char **argv, struct options *o)
             ok = parse_number(argc, argv, &i, &n) && n >= 1 && n <= 31;
             o->sim.covers_off |= ok ? 1u << n : 0;
         } else if (strcmp(argv[i], "--sabotage") == 0) {
-            ok = parse_number(argc, argv, &i, &n) && n <= SIM_SABOTAGE_YOUNG;
+            ok = parse_number(argc, argv, &i, &n) && n <= SIM_SABOTAGE_ASTRAY;
             o->sim.sabotage = (enum sim_sabotage)n;
         } else if (strcmp(argv[i], "--dump") == 0) {
             ok = ++i < argc;

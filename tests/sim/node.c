@@ -218,6 +218,21 @@ void sim_node_init(struct sim_world *w, struct sim_node *n, uint64_t id)
 
 /* ---- starting and ending ---- */
 
+/* 2 + 2 + 1 */
+static uint8_t distance(void *ctx, uint16_t group, uint64_t node_id)
+{
+    const struct sim_node *n = ctx;
+
+    (void)group;
+    if (!n->w->plan.regions) {
+        return KL_DISTANCE_HOME;
+    }
+    if (n->w->options.sabotage == SIM_SABOTAGE_ASTRAY && n->id == node_id) {
+        return KL_DISTANCE_HOME;
+    }
+    return sim_distance(node_id);
+}
+
 static void open_replica(struct sim_world *w, struct sim_node *n, struct sim_replica *r)
 {
     struct kl_group_options options = {
@@ -227,6 +242,9 @@ static void open_replica(struct sim_world *w, struct sim_node *n, struct sim_rep
         .dir = "",
         .election_timeout_ms = w->plan.election_ms,
         .tick_ms = w->plan.tick_ms,
+        .distance = distance,
+        .distance_ctx = n,
+        .failback_after_ms = w->plan.failback_ms,
         .log_keep_bytes = w->plan.log_keep_bytes,
         .seed = (unsigned)sim_random(&n->rng) | 1u,
         .store_open = store_open,

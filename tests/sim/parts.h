@@ -12,6 +12,9 @@ void sim_log_to(struct sim_world *w);
 /* plan.c: what this seed is about. */
 void sim_plan_draw(struct sim_world *w);
 
+/* How far a node is from home in a plan with regions: enum kl_distance. */
+uint8_t sim_distance(uint64_t node_id);
+
 /* net.c: messages between nodes, and who can reach whom. */
 void sim_net_init(struct sim_world *w);
 void sim_net_done(struct sim_world *w);
@@ -84,6 +87,8 @@ uint64_t sim_watch_acked_by(struct sim_world *w, uint16_t group, uint64_t at_us)
 void sim_watch_node(struct sim_world *w, struct sim_node *n);
 /* Do all members run and stand at the same index, with all that was acknowledged? */
 bool sim_watch_converged(struct sim_world *w);
+/* Does every group have one leader, and that at home? */
+bool sim_watch_home(struct sim_world *w);
 /* At the end: every member holds the same. */
 void sim_watch_end(struct sim_world *w);
 

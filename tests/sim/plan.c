@@ -49,5 +49,17 @@ void sim_plan_draw(struct sim_world *w)
         p->dup_1000 = 50;
         p->partitions = p->voters > 1;
     }
+    if (p->voters == 5 && sim_chance(r, 700)) {
+        p->regions = true;
+        p->members = false;
+        p->election_ms = 1000; /* round trips are well within it: who is slow is not handed to */
+        p->tick_ms = 100;
+        p->failback_ms = (unsigned)sim_range(r, 500, 4000);
+    }
     p->nodes = p->voters + (p->members ? 3 : 0);
+}
+
+uint8_t sim_distance(uint64_t node_id)
+{
+    return node_id <= 2 ? KL_DISTANCE_HOME : node_id <= 4 ? KL_DISTANCE_PAIR : KL_DISTANCE_WITNESS;
 }

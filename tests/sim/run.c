@@ -107,7 +107,34 @@ static void stop_all(struct sim_world *w)
     }
 }
 
-/* Trouble; repair; everything that was asked ends; last reads; all nodes equal; clean stop. */
+/* Has leadership left home again? */
+static bool astray(struct sim_world *w)
+{
+    return !sim_watch_home(w);
+}
+
+/* With regions: leadership comes home, however long that has been put off, and stays there. */
+static void homecoming(struct sim_world *w)
+{
+    uint64_t wait_us = (uint64_t)w->plan.failback_ms * SIM_MS;
+
+    if (!w->plan.regions || w->failed) {
+        return;
+    }
+    sim_world_run(w, w->now_us + SETTLE_US, NULL); /* some are still paused */
+    sim_world_run(w, w->now_us + 16 * wait_us + w->plan.heal_us, sim_watch_home);
+    if (!w->failed && !sim_watch_home(w)) {
+        describe(w, "leadership does not come home");
+        return;
+    }
+    sim_world_run(w, w->now_us + 3 * wait_us, astray);
+    if (!w->failed && !sim_watch_home(w)) {
+        describe(w, "leadership leaves home for no reason");
+    }
+}
+
+/* Trouble; repair; everything that was asked ends; leaders at home; last reads; all nodes equal;
+ * clean stop. */
 static void live(struct sim_world *w)
 {
     sim_world_run(w, w->now_us + w->plan.fault_us, NULL);
@@ -118,6 +145,7 @@ static void live(struct sim_world *w)
         describe(w, "no recovery after the trouble");
         return;
     }
+    homecoming(w);
     in_world(w, sim_clients_finish);
     sim_world_run(w, w->now_us + w->plan.heal_us, finished);
     if (!w->failed && !finished(w)) {

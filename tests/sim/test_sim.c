@@ -74,9 +74,11 @@ TEST(sim, trouble_happens)
         sum.purges += out.stats.purges;
         sum.elections += out.stats.elections;
         sum.fatals += out.stats.fatals;
+        sum.region_losses += out.stats.region_losses;
     }
     CHECK(sum.crashes > 100 && sum.cuts > 100 && sum.snapshots > 100 && sum.elections > 200);
     CHECK(sum.adopted > 10 && sum.joins > 10 && sum.purges > 10 && sum.fatals > 0);
+    CHECK(sum.region_losses > 10);
 }
 
 /* Reads without a lease are stale sooner or later. */
@@ -100,7 +102,7 @@ TEST(sim, finds_lost_writes)
 /* A node that forgets its vote may give it to two. */
 TEST(sim, finds_lost_votes)
 {
-    CHECK(finds(SIM_SABOTAGE_LOST_VOTE, ""));
+    CHECK(found_from(95, &(struct sim_options){.sabotage = SIM_SABOTAGE_LOST_VOTE}, ""));
 }
 
 /* A retry that is not recognised as one. */
@@ -125,6 +127,12 @@ TEST(sim, finds_early_purges)
 TEST(sim, finds_leaks)
 {
     CHECK(finds(SIM_SABOTAGE_LEAK, "of memory"));
+}
+
+/* Leaders outside of their home that do not go back. */
+TEST(sim, finds_astray_leaders)
+{
+    CHECK(finds(SIM_SABOTAGE_ASTRAY, "does not come home"));
 }
 
 /* N11: the only voter leads again in an old term. */

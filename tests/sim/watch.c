@@ -486,6 +486,31 @@ bool sim_watch_converged(struct sim_world *w)
     return true;
 }
 
+bool sim_watch_home(struct sim_world *w)
+{
+    for (unsigned g = 0; g < w->plan.groups; g++) {
+        unsigned home = 0;
+
+        for (unsigned i = 0; i < SIM_NODES_MAX; i++) {
+            struct sim_node *n = &w->nodes[i];
+            const struct raft *raft = n->replicas[g].io.data;
+
+            if (!n->up || n->replicas[g].group == NULL || raft == NULL ||
+                raft->state != RAFT_LEADER) {
+                continue;
+            }
+            if (sim_distance(n->id) != KL_DISTANCE_HOME) {
+                return false;
+            }
+            home++;
+        }
+        if (home != 1) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static void compare(struct sim_world *w, unsigned g, struct sim_replica **first, uint8_t digest[32],
                     struct sim_replica *r)
 {

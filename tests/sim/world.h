@@ -138,6 +138,8 @@ struct sim_plan {
     uint64_t day_ms;
     unsigned think_us;
     bool crashes, partitions, pauses, stalls, disk_faults, clock_jumps, transfers, members;
+    bool regions; /* nodes 1 and 2 are at home, 3 and 4 in the pair, 5 is the witness */
+    unsigned failback_ms;
 };
 
 /*
@@ -154,6 +156,7 @@ enum sim_sabotage {
     SIM_SABOTAGE_FAST_CLOCK, /* an entry's stamp is now and then hours ahead */
     SIM_SABOTAGE_LEAK,       /* a node forgets to free something */
     SIM_SABOTAGE_YOUNG,      /* a stale read says half of its age */
+    SIM_SABOTAGE_ASTRAY,     /* nodes of the pair take themselves for being at home */
 };
 
 struct sim_options {
@@ -173,7 +176,7 @@ struct sim_members; /* members.c */
 /* What happened, for people and for tests that want to see that it did. */
 struct sim_stats {
     uint64_t elections, crashes, stops, cuts, pauses, purges, adopted, snapshots, transfers, joins,
-        removals, fatals;
+        removals, fatals, region_losses;
 };
 
 struct sim_world {
