@@ -6,7 +6,8 @@
  *     itself, whatever its own turn (wio.c). So leases need to know of one timeout only.
  *   - A leader elsewhere hands over to a voter nearer to home that has answered and been caught up
  *     without a break for failback_after. Who lost leadership at home soon after getting it waits
- *     twice as long the next time, and so on: a home that comes and goes is not given it each time.
+ *     twice as long the next time, and so on, and so does one that a transfer to home failed for: a home
+ *     that comes and goes is not given it each time.
  *   - A witness and a drained node do not wait for that: they hand over as soon as somebody nearer has
  *     caught up.
  *   - Nothing is begun that could stop writes for longer than an election timeout: the successor
@@ -149,6 +150,7 @@ static void handed(void *arg, enum kl_status status)
 
     g->placement.busy = false;
     if (status != KL_OK) {
+        g->placement.doublings += g->placement.doublings < DOUBLINGS_MAX;
         g->placement.retry_us = kl_group_now_us(g) + RETRY_ELECTIONS * timeout_us(g);
         kl_log(KL_LOG_WARN, "raft", "leadership was not handed over group=%u status=%s",
                (unsigned)g->options.id, kl_status_name(status));
