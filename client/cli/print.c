@@ -112,6 +112,10 @@ static char *cell_text(const json_t *value)
         (void)snprintf(number, sizeof number, "%lld", (long long)json_integer_value(value));
         return kl_cli_must(kl_strdup(number));
     }
+    if (json_is_real(value)) {
+        (void)snprintf(number, sizeof number, "%.1f", json_real_value(value));
+        return kl_cli_must(kl_strdup(number));
+    }
     return kl_cli_must(kl_strdup(""));
 }
 

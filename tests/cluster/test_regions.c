@@ -139,6 +139,7 @@ TEST(regions, status)
     CHECK(strstr(out, "unreachable") != NULL);
     CHECK(strstr(out, "witness") != NULL);
     CHECK(strstr(out, "MIRROR") != NULL && strstr(out, "BEHIND_S") != NULL);
+    CHECK(strstr(out, " 0.0") != NULL); /* nobody else lacks anything */
     CHECK_EQ(cluster_cli(c,
                          (const char *[]){"cluster", "status", "--query", "groups[].home",
                                           "--output", "tsv", NULL},
