@@ -24,7 +24,8 @@ enum {
     LINE_LEN = 512
 };
 
-static void add_event(struct drill *d, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static void add_event(struct drill *d, const char *format,
+                                                            va_list args)
 {
     struct drill_event *e;
 

@@ -405,8 +405,26 @@ enum kl_status model_apply(struct model *m, const struct op *op, uint64_t now)
 
 /* ---- requests ---- */
 
-void model_sweep(struct model *m, uint64_t now)
+/* The one to be forgotten next, of those whose time has come. */
+static struct m_request *stalest(struct model *m, uint64_t now)
 {
+    struct m_request *best = NULL;
+
+    for (unsigned i = 0; i < m->requests_n; i++) {
+        struct m_request *r = &m->requests[i];
+
+        if (r->present && r->forget_ms + KL_CLOCK_SKEW_MS < now &&
+            (best == NULL || r->forget_ms < best->forget_ms)) {
+            best = r;
+        }
+    }
+    return best;
+}
+
+void model_sweep(struct model *m, uint64_t now, size_t commands)
+{
+    struct m_request *r;
+
     if (m->swept_at != 0 && now > m->swept_at + KL_CLOCK_SKEW_MS) {
         m->keep_ms = now + KL_DEADLINE_MAX_MS + KL_CLOCK_SKEW_MS;
     }
@@ -414,13 +432,13 @@ void model_sweep(struct model *m, uint64_t now)
     if (now < m->keep_ms) {
         return;
     }
-    for (unsigned i = 0; i < m->requests_n; i++) {
-        struct m_request *r = &m->requests[i];
-
-        if (r->present && r->forget_ms + KL_CLOCK_SKEW_MS < now) {
-            r->present = false;
-            kl_buf_wipe(&r->result);
+    for (size_t left = KL_REQUEST_SWEEP_MAX + commands; left > 0; left--) {
+        r = stalest(m, now);
+        if (r == NULL) {
+            return;
         }
+        r->present = false;
+        kl_buf_wipe(&r->result);
     }
 }
 

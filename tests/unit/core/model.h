@@ -113,8 +113,8 @@ Kluis__Log__Command *op_command(const struct op *op);
 enum kl_status model_apply(struct model *m, const struct op *op, uint64_t now);
 /* Purges of the schedule: the object (name < NAMES) or vault. */
 void model_purge(struct model *m, size_t vault, size_t kind, size_t name);
-/* Forgets requests that a sweep at this time takes. */
-void model_sweep(struct model *m, uint64_t now);
+/* Forgets requests that the sweep of an entry with so many commands takes at this time. */
+void model_sweep(struct model *m, uint64_t now, size_t commands);
 void model_done(struct model *m);
 
 /* Everything that can be asked of the store is what the model says. */

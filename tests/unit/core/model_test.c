@@ -240,7 +240,7 @@ static void play_entry(struct play *p)
     struct planned plans[PER_ENTRY];
     size_t n = 1 + draw(p, PER_ENTRY);
 
-    model_sweep(&p->m, p->w.now);
+    model_sweep(&p->m, p->w.now, n);
     p->m.now = p->w.now;
     for (size_t i = 0; i < n; i++) {
         plan(p, &plans[i]);
@@ -340,7 +340,7 @@ static bool play_schedule(struct play *p)
     }
     CHECK_OK(st);
     cmd = kluis__log__command__unpack(&kl_pb_allocator, packed.len, packed.ptr);
-    model_sweep(&p->m, p->w.now);
+    model_sweep(&p->m, p->w.now, 1);
     p->m.now = p->w.now;
     CHECK_EQ(world_apply_bytes(&p->w, kl_buf_bytes(&packed)), KL_OK);
     if (cmd->op_case == KLUIS__LOG__COMMAND__OP_PURGE_DUE) {
@@ -368,7 +368,7 @@ static void play_all(uint64_t seed)
     p->next_vault = VAULTS;
     world_init(&p->w);
     world_group(&p->w);
-    p->m.now = p->w.now;
+    p->m.now = p->m.swept_at = p->w.now; /* that was an entry, too */
     for (unsigned i = 0; i < ENTRIES; i++) {
         p->w.now += draw(p, 4) == 0 ? 0 : draw(p, 2000);
         if (draw(p, 50) == 0) {
