@@ -257,8 +257,10 @@ TEST(peers, replaced_while_running)
     node_start(&second, &setup);
     CHECK(node_wait(&second, node_is_up, 2));
     CHECK(node_wait(&n[0], node_was_refused, 1));
+    (void)pthread_mutex_lock(&n[0].lock); /* the other lane is refused, too, maybe just now */
     CHECK_EQ(n[0].refused_generation, 0);
     CHECK_STR(n[0].why, "another process holds this node id");
+    (void)pthread_mutex_unlock(&n[0].lock);
     deliver(&n[1], &second, 1, KL_LANE_CONTROL, 10);
     CHECK_EQ(second.refused, 0);
     node_stop(&second);
