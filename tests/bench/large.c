@@ -72,7 +72,8 @@ static void finished(void *arg, enum kluis_status status, struct kluis_secret *r
     free(call);
 }
 
-static void begin(struct bench *b, uint64_t n, bool set)
+/* due_us: when the call was to be made; what it waits before it begins counts as well. */
+static void begin(struct bench *b, uint64_t n, bool set, uint64_t due_us)
 {
     struct caller *call = calloc(1, sizeof *call);
     enum kluis_status st = KLUIS_NO_MEMORY;
@@ -83,7 +84,7 @@ static void begin(struct bench *b, uint64_t n, bool set)
     b->open++;
     (void)pthread_mutex_unlock(&b->lock);
     if (call != NULL) {
-        *call = (struct caller){b, harness_now_us(), set};
+        *call = (struct caller){b, due_us, set};
         st = set ? kluis_secret_set_async(b->client, "large", name, b->value, b->value_len, NULL,
                                           CALL_MS, finished, call)
                  : kluis_secret_get_async(b->client, "large", name, NULL, CALL_MS, finished, call);
@@ -110,7 +111,7 @@ static void fill(struct bench *b)
 
     for (uint64_t n = 0; n < b->secrets; n++) {
         wait_open(b, WINDOW);
-        begin(b, n, true);
+        begin(b, n, true, harness_now_us());
     }
     wait_open(b, 1);
     seconds = (double)(harness_now_us() - start) / 1e6;
@@ -153,6 +154,14 @@ static void memory(struct bench *b, const char *when)
 
 /* ---- restarts ---- */
 
+static void give_up(uint64_t since_us, unsigned ms, const char *what)
+{
+    if (harness_now_us() - since_us > ms * 1000ULL) {
+        (void)fprintf(stderr, "%s within %u s\n", what, ms / 1000);
+        exit(1);
+    }
+}
+
 /* Has the node everything of the group, with a leader it knows? */
 static bool serves(struct bench *b, unsigned node, uint64_t applied)
 {
@@ -193,7 +202,8 @@ static void restart(struct bench *b, unsigned node, bool hard)
     }
     start = harness_now_us();
     cluster_start(b->c, node);
-    while (!serves(b, node, applied) && harness_now_us() - start < SERVE_MS * 1000ULL) {
+    while (!serves(b, node, applied)) {
+        give_up(start, SERVE_MS, "the node does not serve");
         harness_sleep_ms(POLL_MS);
     }
     printf("restart after %s: serves after %.2f s; aim: under 5\n", hard ? "kill -9" : "SIGTERM",
@@ -214,8 +224,8 @@ static void *steady_run(void *arg)
         if (now < next) {
             (void)usleep((useconds_t)(next - now));
         }
+        begin(b, n * 7919 % b->secrets, n % 2 == 0, next);
         next += PACE_US;
-        begin(b, n * 7919 % b->secrets, n % 2 == 0);
         (void)pthread_mutex_lock(&b->lock);
         stop = b->steady_stop;
         (void)pthread_mutex_unlock(&b->lock);
@@ -289,7 +299,10 @@ static double copy_rate(struct bench *b, unsigned node, uint64_t *bytes)
         (void)execlp("cp", "cp", "-r", from, to, (char *)NULL);
         _exit(127);
     }
-    (void)waitpid(pid, &status, 0);
+    if (waitpid(pid, &status, 0) != pid || status != 0) {
+        (void)fprintf(stderr, "cp failed\n");
+        exit(1);
+    }
     sync();
     seconds = (double)(harness_now_us() - start) / 1e6;
     (void)nftw(to, remove_one, 16, FTW_DEPTH | FTW_PHYS);
@@ -333,12 +346,13 @@ static void catch_up(struct bench *b)
     cluster_wipe(b->c, node);
     cluster_start(b->c, node);
     steady_begin(b, &thread);
+    start = harness_now_us();
     if (cluster_replace(b->c, b->client, node, SERVE_MS) != KLUIS_OK) {
         (void)fprintf(stderr, "the node was not taken in\n");
         exit(1);
     }
-    start = harness_now_us();
-    while (!votes(b, (unsigned)leader, node) && harness_now_us() - start < CATCH_UP_MS * 1000ULL) {
+    while (!votes(b, (unsigned)leader, node)) {
+        give_up(start, CATCH_UP_MS, "the node has not caught up");
         harness_sleep_ms(POLL_MS);
     }
     seconds = (double)(harness_now_us() - start) / 1e6;
