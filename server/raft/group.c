@@ -114,8 +114,8 @@ static void leadership(struct kl_group *g)
     if (r->state == RAFT_LEADER) {
         leader = r->id;
     } else if (r->state == RAFT_FOLLOWER && g->heard.term == r->current_term &&
-               r->follower_state.current_leader.id != 0) {
-        leader = g->heard.node;
+               r->follower_state.current_leader.id != 0 && !kl_wio_leader_silent(&g->wio)) {
+        leader = g->heard.node; /* one that is silent is nobody to send callers to */
     }
     if (leader != atomic_load(&g->leader)) {
         atomic_store(&g->leader, leader);

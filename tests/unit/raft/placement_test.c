@@ -53,6 +53,13 @@ static bool other_leads(struct lab *lab, void *arg)
     return false;
 }
 
+/* Do those in the pair name nobody as leader any more? */
+static bool leader_is_given_up(struct lab *lab, void *arg)
+{
+    (void)arg;
+    return kl_group_leader(lab->nodes[3].group) == 0 && kl_group_leader(lab->nodes[4].group) == 0;
+}
+
 static void lose_home(struct lab *lab)
 {
     lab_node_stop(lab, 1);
@@ -85,6 +92,9 @@ TEST(placement, pair_takes_over)
     CHECK_OK(lab_transfer(lab, lab_leader(lab), 1));
     lab_isolate(lab, 1, true);
     lab_isolate(lab, 2, true);
+    CHECK(
+        lab_run_until(lab, leader_is_given_up, NULL, SETTLE_MS)); /* long before another is there */
+    CHECK_EQ(lab->nodes[3].group->raft.state, RAFT_FOLLOWER);
     CHECK(led_from(lab, KL_DISTANCE_PAIR, SETTLE_MS));
     for (unsigned i = 3; i <= 4; i++) {
         const struct kl_group *g = lab->nodes[i].group;
