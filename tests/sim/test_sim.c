@@ -144,13 +144,13 @@ TEST(sim, without_cover_n11)
 /* N13: a promotion that a crash interrupts leaves nobody to vote. */
 TEST(sim, without_cover_n13)
 {
-    CHECK(found_from(22, &(struct sim_options){.covers_off = 1u << 13, .members = true},
+    CHECK(found_from(74, &(struct sim_options){.covers_off = 1u << 13, .members = true},
                      "no recovery"));
 }
 
 /* N15: a snapshot between two configurations keeps the older one. */
 TEST(sim, without_cover_n15)
 {
-    CHECK(found_from(480, &(struct sim_options){.covers_off = 1u << 15, .members = true},
+    CHECK(found_from(1115, &(struct sim_options){.covers_off = 1u << 15, .members = true},
                      "no recovery"));
 }
