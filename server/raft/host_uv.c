@@ -5,6 +5,7 @@
 #include "server/raft/host_uv.h"
 
 #include "common/alloc.h"
+#include "server/raft/no_transport.h"
 #include "server/runtime/log.h"
 
 #include <assert.h>
@@ -77,39 +78,6 @@ struct kl_host_uv {
     enum kl_status status; /* of the start */
     char err[2048];
 };
-
-/* ---- libraft's transport: none ---- */
-
-static int no_init(struct raft_uv_transport *t, raft_id id, const char *address)
-{
-    (void)t;
-    (void)id;
-    (void)address;
-    return 0;
-}
-
-static int no_listen(struct raft_uv_transport *t, raft_uv_accept_cb cb)
-{
-    (void)t;
-    (void)cb;
-    return 0;
-}
-
-static int no_connect(struct raft_uv_transport *t, struct raft_uv_connect *req, raft_id id,
-                      const char *address, raft_uv_connect_cb cb)
-{
-    (void)t;
-    (void)req;
-    (void)id;
-    (void)address;
-    (void)cb;
-    return RAFT_NOCONNECTION;
-}
-
-static void no_close(struct raft_uv_transport *t, raft_uv_transport_close_cb cb)
-{
-    cb(t);
-}
 
 /* ---- the store's directories ---- */
 
@@ -441,13 +409,7 @@ static enum kl_status log_open(struct kl_host_uv *h)
         (void)snprintf(h->err, sizeof h->err, "making %s: %s", path, strerror(errno));
         return st;
     }
-    h->transport = (struct raft_uv_transport){
-        .version = 1,
-        .init = no_init,
-        .listen = no_listen,
-        .connect = no_connect,
-        .close = no_close,
-    };
+    kl_no_transport(&h->transport);
     rv = raft_uv_init(&h->io, &h->loop, path, &h->transport);
     if (rv != 0) {
         (void)snprintf(h->err, sizeof h->err, "opening the log in %s: %s", path, raft_strerror(rv));

@@ -3,6 +3,7 @@
 #include "common/alloc.h"
 #include "server/core/core.h"
 #include "server/core/entry.h"
+#include "server/raft/no_transport.h"
 #include "server/raft/snapshot.h"
 #include "server/store/kv.h"
 
@@ -47,38 +48,7 @@ static enum kl_status say(struct log *l, const char *what, int rv)
     return rv == RAFT_CORRUPT || rv == RAFT_MALFORMED ? KL_CORRUPT : KL_IO;
 }
 
-/* ---- libraft's transport: none ---- */
-
-static int no_init(struct raft_uv_transport *t, raft_id id, const char *address)
-{
-    (void)t;
-    (void)id;
-    (void)address;
-    return 0;
-}
-
-static int no_listen(struct raft_uv_transport *t, raft_uv_accept_cb cb)
-{
-    (void)t;
-    (void)cb;
-    return 0;
-}
-
-static int no_connect(struct raft_uv_transport *t, struct raft_uv_connect *req, raft_id id,
-                      const char *address, raft_uv_connect_cb cb)
-{
-    (void)t;
-    (void)req;
-    (void)id;
-    (void)address;
-    (void)cb;
-    return RAFT_NOCONNECTION;
-}
-
-static void no_close(struct raft_uv_transport *t, raft_uv_transport_close_cb cb)
-{
-    cb(t);
-}
+/* ---- what libraft has to say: nothing ---- */
 
 static void no_tick(struct raft_io *io)
 {
@@ -141,13 +111,7 @@ static enum kl_status log_open(struct log *l, const char *dir, uint64_t node_id,
     memset(l, 0, sizeof *l);
     l->err = err;
     l->err_len = err_len;
-    l->transport = (struct raft_uv_transport){
-        .version = 1,
-        .init = no_init,
-        .listen = no_listen,
-        .connect = no_connect,
-        .close = no_close,
-    };
+    kl_no_transport(&l->transport);
     (void)snprintf(path, sizeof path, "%s/log", dir);
     if (access(path, F_OK) != 0) {
         (void)snprintf(err, err_len, "%s is missing", path);

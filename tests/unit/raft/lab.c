@@ -2,6 +2,7 @@
 
 #include "common/alloc.h"
 #include "common/names.h"
+#include "server/raft/no_transport.h"
 #include "server/runtime/log.h"
 
 #include <stddef.h>
@@ -252,34 +253,6 @@ static void host_fatal(void *ctx, struct kl_group *group, const char *why)
     (void)snprintf(n->why, sizeof n->why, "%s", why);
 }
 
-static int no_init(struct raft_uv_transport *t, raft_id id, const char *address)
-{
-    (void)t;
-    (void)id;
-    (void)address;
-    return 0;
-}
-static int no_listen(struct raft_uv_transport *t, raft_uv_accept_cb cb)
-{
-    (void)t;
-    (void)cb;
-    return 0;
-}
-static int no_connect(struct raft_uv_transport *t, struct raft_uv_connect *req, raft_id id,
-                      const char *address, raft_uv_connect_cb cb)
-{
-    (void)t;
-    (void)req;
-    (void)id;
-    (void)address;
-    (void)cb;
-    return RAFT_NOCONNECTION;
-}
-static void no_close(struct raft_uv_transport *t, raft_uv_transport_close_cb cb)
-{
-    cb(t);
-}
-
 /* ---- the loop ---- */
 
 static void packets_deliver(struct lab *lab)
@@ -439,11 +412,7 @@ static void raft_io_open(struct lab_node *n)
     (void)mkdir(n->dir, 0755);
     path_of(n, "log", path);
     (void)mkdir(path, 0755);
-    n->transport = (struct raft_uv_transport){.version = 1,
-                                              .init = no_init,
-                                              .listen = no_listen,
-                                              .connect = no_connect,
-                                              .close = no_close};
+    kl_no_transport(&n->transport);
     CHECK_EQ(raft_uv_init(&n->io, &n->lab->loop, path, &n->transport), 0);
     raft_uv_set_tracer(&n->io, NULL);
     raft_uv_set_disk_retry(&n->io, 300);
