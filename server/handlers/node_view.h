@@ -69,13 +69,13 @@ struct kl_node_view {
     bool (*sealed)(void *ctx);
     /* Cluster-wide counters for status; fn per counter. */
     void (*counters)(void *ctx, void (*fn)(void *arg, const char *name, uint64_t value), void *arg);
-    /* Membership: begins the replacement of a node whose data directory is new. done once. */
     /* Directory leader: could such a node be added; could these leave their groups (for_good) or give up
      * their leadership? KL_OK, or a status and a line for people that names the group. */
     enum kl_status (*may_add)(void *ctx, const char *region, bool witness, char *why,
                               size_t why_len);
     enum kl_status (*may_leave)(void *ctx, const uint64_t *ids, size_t n, bool for_good, char *why,
                                 size_t why_len);
+    /* Begins the replacement of a node whose data directory is new. done once. */
     void (*replace_node)(void *ctx, uint64_t node_id, kl_group_done_fn done, void *arg);
     void (*clock)(void *ctx, struct kl_clock_view *out);
     /* An operator says that the clocks are right, having been shown clocks_ms (0: has not looked).

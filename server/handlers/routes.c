@@ -159,7 +159,7 @@ static size_t hash(const char *method)
 }
 
 /*
- * Rows by the hash of their method. It is built on each first use of a thread: 30 rows are cheap,
+ * Rows by the hash of their method. It is built on each first use of a thread: some dozens of rows are cheap,
  * and nothing that changes is shared.
  */
 enum { SLOTS = 128 };
