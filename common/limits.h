@@ -116,7 +116,7 @@
 #define KL_STORE_WRITE_BUFFER (8u << 20)
 #define KL_RECENT_SLOTS       8192 /* small records kept in memory per store */
 #define KL_RECENT_RECORD_MAX  512  /* bytes of such a record, with its key */
-#define KL_STORE_FILES_MAX    512  /* table files open at once */
+#define KL_STORE_FILES_MAX    160  /* table files of 2 MiB that LevelDB keeps mapped */
 #define KL_STORE_DRAIN_MS     1000 /* wait for readers before a store is reopened */
 
 /* The process: threads, log, keys, audit trail, configuration. */
