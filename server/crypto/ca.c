@@ -384,6 +384,9 @@ enum kl_status kl_ca_create(const char *dir, const char *cluster, unsigned days,
     if (access(paths.cert, F_OK) == 0) {
         return complain(&c, KL_ALREADY_EXISTS, paths.cert, strerrordesc_np(EEXIST));
     }
+    if (mkdir(dir, 0700) != 0 && errno != EEXIST) {
+        return complain(&c, KL_IO, dir, strerrordesc_np(errno));
+    }
     key = EVP_EC_gen("P-256");
     cert = key == NULL ? NULL : make_ca(key, cluster, (int)days);
     if (cert == NULL) {

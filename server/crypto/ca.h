@@ -10,7 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Writes DIR/ca.crt and DIR/ca.key (0600). Refuses to overwrite. days: validity. */
+/* Writes DIR/ca.crt and DIR/ca.key (0600); makes DIR (0700) when it is missing, not its parents.
+ * Refuses to overwrite. days: validity. */
 KL_MUST_USE enum kl_status kl_ca_create(const char *dir, const char *cluster, unsigned days,
                                         char *err, size_t err_len);
 /* Writes DIR/NAME.crt and DIR/NAME.key (0600), signed by DIR/ca.key. hosts: comma-separated names and

@@ -193,8 +193,8 @@ static enum kl_status claimed(struct kl_call *call, enum kl_status status, struc
 static enum kl_status check_location(struct kl_call *call, const char *location, const char **out)
 {
     const struct kl_node_view *node = call->node;
-    char list[sizeof call->limit];
-    size_t n = 0;
+    char list[sizeof call->limit] = "must be one of ";
+    size_t n = strlen(list);
 
     if (location[0] == 0 && node->locations_n > 0) {
         *out = node->locations[0];
@@ -206,7 +206,6 @@ static enum kl_status check_location(struct kl_call *call, const char *location,
             return KL_OK;
         }
     }
-    list[0] = 0;
     for (size_t i = 0; i < node->locations_n && n + KL_LOCATION_MAX + 2 < sizeof list; i++) {
         size_t len = strlen(node->locations[i]);
 

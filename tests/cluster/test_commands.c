@@ -213,6 +213,15 @@ TEST(commands, making_files)
 
     check_run(c, (const char *[]){"--make-ca", cluster_dir(c), "--cluster", "test", NULL},
               EXIT_CONFIG, "exists");
+    (void)snprintf(path, sizeof path, "%s/no/such/place", cluster_dir(c));
+    check_run(c, (const char *[]){"--make-ca", path, "--cluster", "test", NULL}, EXIT_CONFIG,
+              "place: No such file");
+    (void)snprintf(path, sizeof path, "%s/authority", cluster_dir(c)); /* made on the way */
+    CHECK_EQ(cluster_run_to(c, cluster_log(c, 0),
+                            (const char *[]){"--make-ca", path, "--cluster", "test", NULL}, RUN_MS),
+             0);
+    check_run(c, (const char *[]){"--make-ca", path, "--cluster", "test", NULL}, EXIT_CONFIG,
+              "authority/ca.crt: File exists");
     (void)snprintf(path, sizeof path, "%s/seal", cluster_dir(c));
     check_run(c, (const char *[]){"--make-seal", path, NULL}, EXIT_CONFIG, "exists");
     (void)snprintf(path, sizeof path, "%s/token", cluster_dir(c));

@@ -166,12 +166,16 @@ static struct kluis_client *client_of(struct cluster *c, unsigned node)
 TEST(reads, across_regions)
 {
     static const struct kluis_vault_options in_west = {.location = "west"};
+    static const struct kluis_vault_options nowhere = {.location = "nowhere"};
     struct cluster *c = cluster_new(&far);
     struct kluis_client *client = client_of(c, WEST);
     struct kluis_vault *vault = NULL;
     struct kluis_served served;
     char got[16] = "";
 
+    CHECK_EQ(kluis_vault_create(client, "in-no", &nowhere, CALL_MS, &vault),
+             KLUIS_INVALID_ARGUMENT);
+    CHECK(strstr(kluis_last_error(), "location: must be one of west, east") != NULL);
     CHECK_EQ(kluis_vault_create(client, "in-west", &in_west, CALL_MS, &vault), KLUIS_OK);
     kluis_vault_free(vault);
     set_to(client, "in-west", "one");
