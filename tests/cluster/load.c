@@ -35,7 +35,7 @@
 enum {
     ID_MAX = 47,
     ID_LEN = 35, /* fixed, so that a value cut short is noticed */
-    THREADS_MAX = 64,
+    THREADS_MAX = 512,
     NAMES_MAX = 1000,
     VALUE_MAX = 25600,
     ENDPOINTS_MAX = 16,

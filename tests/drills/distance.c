@@ -1,6 +1,6 @@
 /*
  * What the distance between sites costs a writer: the latency of a set with one client against the
- * round trip, and the sets per second of 64 clients against sites that are side by side.
+ * round trip, and the sets per second of 64 and of 512 callers against sites that are side by side.
  */
 #include "common/names.h"
 #include "tests/drills/drill.h"
@@ -16,14 +16,19 @@ enum {
     ROUND_TRIP_MS = 40,
     SECONDS = 10,
     MANY = 64,
+    MORE = 512, /* as many as 64 clients with eight calls each under way */
     CALL_MS = 30000,
     LATENCIES_MAX = 1 << 20,
     LINE_LEN = 512
 };
 
-/* What is asked for (acceptance of the regions): latency in percent of the round trip, and sets per
- * second in percent of those without a distance. */
-enum { LATENCY_PERCENT_MAX = 130, RATE_PERCENT_MIN = 50 };
+/*
+ * What is asked for (acceptance of the regions): latency in percent of the round trip, and sets per
+ * second in percent of those without a distance. A caller that waits for each answer cannot have more
+ * than one per round trip, however well the cluster pipelines; where half of the rate without a
+ * distance is more than that, it is the share of that limit which counts.
+ */
+enum { LATENCY_PERCENT_MAX = 130, RATE_PERCENT_MIN = 50, WAITING_PERCENT_MIN = 80 };
 
 struct outcome {
     uint64_t median_us, per_second;
@@ -112,31 +117,50 @@ static struct cluster *make(struct kluis_client **client)
     return c;
 }
 
+/* Sets per second of so many callers at a distance, in percent of those without. */
+static bool rates(unsigned callers, struct outcome near, struct outcome far)
+{
+    uint64_t waiting = (uint64_t)callers * 1000 / ROUND_TRIP_MS; /* no more can come of waiting */
+    uint64_t aim = near.per_second * RATE_PERCENT_MIN / 100;
+
+    if (aim > waiting * WAITING_PERCENT_MIN / 100) {
+        aim = waiting * WAITING_PERCENT_MIN / 100;
+    }
+    printf("sets of %u callers: %llu/s at 0 ms, %llu/s at %d ms round trip: %llu %% of it, %llu %% "
+           "of the %llu/s that callers who wait can reach (at least %llu/s)\n",
+           callers, (unsigned long long)near.per_second, (unsigned long long)far.per_second,
+           ROUND_TRIP_MS,
+           (unsigned long long)(near.per_second == 0 ? 0 : far.per_second * 100 / near.per_second),
+           (unsigned long long)(far.per_second * 100 / waiting), (unsigned long long)waiting,
+           (unsigned long long)aim);
+    return aim != 0 && far.per_second >= aim;
+}
+
 bool drill_distance(void)
 {
     struct kluis_client *client = NULL;
-    struct outcome near, far, one;
+    struct outcome near[2], far[2], one;
     struct cluster *c;
-    uint64_t latency, rate;
+    uint64_t latency;
+    bool ok;
 
     site_netns.up();
     c = make(&client);
-    near = measure(c, MANY, "near");
+    near[0] = measure(c, MANY, "near");
+    near[1] = measure(c, MORE, "near-more");
     site_rule("* * delay_us=%d", ROUND_TRIP_MS * 1000 / 2);
     harness_sleep_ms(1000);
     one = measure(c, 1, "one");
-    far = measure(c, MANY, "far");
+    far[0] = measure(c, MANY, "far");
+    far[1] = measure(c, MORE, "far-more");
     kluis_close(client);
     cluster_free(c);
     site_netns.down();
     latency = one.median_us / (10 * ROUND_TRIP_MS);
-    rate = near.per_second == 0 ? 0 : far.per_second * 100 / near.per_second;
-    printf("set at 1 client, round trip %d ms: median %.2f ms, %llu %% of it (at most %d %%)\n",
+    ok = one.median_us != 0 && latency <= LATENCY_PERCENT_MAX;
+    printf("set at 1 caller, round trip %d ms: median %.2f ms, %llu %% of it (at most %d %%)\n",
            ROUND_TRIP_MS, (double)one.median_us / 1000, (unsigned long long)latency,
            LATENCY_PERCENT_MAX);
-    printf("sets of %d clients: %llu/s at 0 ms, %llu/s at %d ms round trip: %llu %% (at least %d "
-           "%%)\n",
-           MANY, (unsigned long long)near.per_second, (unsigned long long)far.per_second,
-           ROUND_TRIP_MS, (unsigned long long)rate, RATE_PERCENT_MIN);
-    return one.median_us != 0 && latency <= LATENCY_PERCENT_MAX && rate >= RATE_PERCENT_MIN;
+    ok = rates(MANY, near[0], far[0]) && ok;
+    return rates(MORE, near[1], far[1]) && ok;
 }
