@@ -703,6 +703,43 @@ unsigned long cluster_rss_kib(const struct cluster *c, unsigned node)
     return status_kib(c, node, "VmRSS:");
 }
 
+unsigned long cluster_anon_kib(const struct cluster *c, unsigned node)
+{
+    return status_kib(c, node, "RssAnon:");
+}
+
+/* Word 22 of /proc/PID/stat is its start in ticks since the machine's; words are counted from behind the
+ * name, which may hold anything. */
+uint64_t cluster_age_ms(const struct cluster *c, unsigned node)
+{
+    char path[64];
+    char text[1024] = "";
+    char *at;
+    char *save = NULL;
+    struct timespec now;
+    uint64_t started_ms;
+    FILE *f;
+
+    (void)snprintf(path, sizeof path, "/proc/%d/stat", (int)cluster_pid(c, node));
+    f = fopen(path, "r");
+    if (f == NULL) {
+        return 0;
+    }
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    (void)fclose(f);
+    at = strrchr(text, ')');
+    at = at == NULL ? NULL : strtok_r(at, " ", &save);
+    for (int word = 2; at != NULL && word < 22; word++) {
+        at = strtok_r(NULL, " ", &save);
+    }
+    if (at == NULL) {
+        return 0;
+    }
+    started_ms = strtoull(at, NULL, 10) * 1000u / (uint64_t)sysconf(_SC_CLK_TCK);
+    (void)clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u - started_ms;
+}
+
 bool cluster_sanitized(const struct cluster *c, unsigned node)
 {
     return status_kib(c, node, "VmSize:") > SHADOW_KIB;

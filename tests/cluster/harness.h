@@ -86,6 +86,9 @@ void cluster_kill(struct cluster *c, unsigned node);    /* SIGKILL and wait */
 bool cluster_running(struct cluster *c, unsigned node); /* false also when it ended by itself */
 pid_t cluster_pid(const struct cluster *c, unsigned node);
 unsigned long cluster_rss_kib(const struct cluster *c, unsigned node); /* resident memory */
+unsigned long cluster_anon_kib(const struct cluster *c,
+                               unsigned node);                   /* of it, what no file backs */
+uint64_t cluster_age_ms(const struct cluster *c, unsigned node); /* of its process; 0 = none */
 /* Built with a sanitizer: then memory says nothing. */
 bool cluster_sanitized(const struct cluster *c, unsigned node);
 /* Makes the files of one more node, with a data directory that joins; the others' configurations do not

@@ -3,7 +3,7 @@
  * gardener that deletes secrets of a short retention and looks when they go. Ends at SIGTERM.
  *
  *   kluis-drill-client --endpoints HOST:PORT,... --ca FILE --token FILE --out FILE
- *                      --first N --threads N --pace-ms N --timeout-ms N --retention-ms N [--garden yes]
+ *                      --first N --threads N --pace-ms N --timeout-ms N --retention-ms N --vault NAME [--garden VAULT]
  *
  * FILE gets the history (tests/lib/history.h) line by line, and as comments of it
  *   # failed CLIENT KIND BEGUN ENDED STATUS     a call that did not get an answer from the model
@@ -32,7 +32,7 @@ enum {
 };
 
 struct setting {
-    const char *endpoints, *ca, *token, *out, *garden;
+    const char *endpoints, *ca, *token, *out, *vault, *garden;
     uint64_t first, threads, pace_ms, timeout_ms, retention_ms;
 };
 
@@ -59,6 +59,7 @@ static bool parse(int argc, char **argv, struct setting *s)
         {"token", required_argument, NULL, 't'},
         {"out", required_argument, NULL, 'o'},
         {"garden", required_argument, NULL, 'g'},
+        {"vault", required_argument, NULL, 'v'},
         {"first", required_argument, NULL, 'f'},
         {"threads", required_argument, NULL, 'n'},
         {"pace-ms", required_argument, NULL, 'p'},
@@ -74,6 +75,7 @@ static bool parse(int argc, char **argv, struct setting *s)
                             : id == 't' ? &s->token
                             : id == 'o' ? &s->out
                             : id == 'g' ? &s->garden
+                            : id == 'v' ? &s->vault
                                         : NULL;
         uint64_t *number = id == 'f'   ? &s->first
                            : id == 'n' ? &s->threads
@@ -89,7 +91,7 @@ static bool parse(int argc, char **argv, struct setting *s)
         }
     }
     return s->endpoints != NULL && s->ca != NULL && s->token != NULL && s->out != NULL &&
-           s->threads >= 1 && s->threads <= 32 && s->timeout_ms != 0;
+           s->vault != NULL && s->threads >= 1 && s->threads <= 32 && s->timeout_ms != 0;
 }
 
 static struct kluis_client *open_client(const struct setting *s)
@@ -128,11 +130,12 @@ static void plant_one(struct garden *g)
     struct plant *p = &g->plants[g->n];
 
     (void)snprintf(p->name, sizeof p->name, "g%llu-%zu", (unsigned long long)g->s->first, g->n);
-    if (kluis_secret_set(g->client, "garden", p->name, "x", 1, NULL, CALL_MS, NULL) != KLUIS_OK) {
+    if (kluis_secret_set(g->client, g->s->garden, p->name, "x", 1, NULL, CALL_MS, NULL) !=
+        KLUIS_OK) {
         return;
     }
     p->deleted_us = harness_now_us();
-    if (kluis_secret_delete(g->client, "garden", p->name, CALL_MS, NULL) == KLUIS_OK) {
+    if (kluis_secret_delete(g->client, g->s->garden, p->name, CALL_MS, NULL) == KLUIS_OK) {
         g->n++;
     }
 }
@@ -141,7 +144,8 @@ static void plant_one(struct garden *g)
  * begun. */
 static void look(struct garden *g, struct plant *p)
 {
-    enum kluis_status st = kluis_secret_get_deleted(g->client, "garden", p->name, CALL_MS, NULL);
+    enum kluis_status st =
+        kluis_secret_get_deleted(g->client, g->s->garden, p->name, CALL_MS, NULL);
     uint64_t now = harness_now_us();
 
     if (st != KLUIS_NOT_FOUND) {
@@ -203,7 +207,7 @@ int main(int argc, char **argv)
     }
     (void)fprintf(garden.out, "kluis-history 1\n");
     w = workload_start(&(struct workload_options){.client = garden.client,
-                                                  .vault = "drill",
+                                                  .vault = s.vault,
                                                   .threads = (unsigned)s.threads,
                                                   .names = NAMES,
                                                   .round_ms = ROUND_MS,

@@ -5,6 +5,7 @@
 #ifndef KL_DRILL_H
 #define KL_DRILL_H
 
+#include "tests/drills/memory.h"
 #include "tests/drills/site.h"
 #include "tests/lib/history.h"
 
@@ -16,9 +17,14 @@ enum {
     DRILL_CLIENT_NUMBERS = 1000, /* client threads of site S are S * this + 1 ... */
     DRILL_DAY_MS = 1000,
     DRILL_GARDEN_DAYS = 7,
+    DRILL_VAULT_DAYS = 90,
     DRILL_GROUPS = 3, /* the directory, west, east */
-    DRILL_GROUP_WEST = 1
+    DRILL_GROUP_WEST = 1,
+    SOAK_ROUNDS_MAX = 2000
 };
+
+#define DRILL_DIR  "kluis-drill-" /* then the runner's process id and what makes it unique */
+#define DRILL_MARK "unfinished"
 
 struct drill_event {
     uint64_t at_us;
@@ -68,6 +74,12 @@ struct drill {
     struct kluis_client *client; /* of the runner: reaches every node without a wire */
     unsigned delay_ms;           /* one way, between any two sites */
     uint64_t seed;
+    unsigned round; /* of a run over one cluster, from 1; 0: the cluster is this drill's alone */
+    pid_t owner;    /* the runner, whose number is in the names of what must not be left behind */
+    bool fake_clocks;
+    unsigned disk_mib;           /* of the small disk; 0 = none */
+    char vault[24];              /* of the clients */
+    char garden[24];             /* of the gardeners */
     struct cluster_place place;  /* the backend's, with a small disk put in where one is wanted */
     char disk[256];              /* mount point of the small disk: n1's data; "" = none */
     char out[SITE_CLIENTS][256]; /* histories of the clients */
@@ -84,6 +96,26 @@ struct drill {
 
 /* One drill from an empty directory to its verdict. */
 void drill_run(struct drill *d);
+
+/* Removes what runners have left behind that did not come to an end: mounts and directories of this owner,
+ * or for 0 of all that run no more. Not those that are kept for somebody to look at. remove: the files,
+ * too; else they are kept from now on. */
+void drill_clean(const struct site_backend *site, pid_t owner, bool remove);
+
+/* Drill after drill on one cluster that lives on; results in memory that outlives the process that runs
+ * it. What a drill needs of its own are its vaults: deleted once it is over, purged 90 s later. */
+struct soak {
+    struct drill base; /* has the cluster; only its place in the run is used */
+    uint64_t random;   /* state of the draw; goes on over clusters */
+    uint64_t until_us;
+    bool keep; /* the files of a cluster with a failed drill */
+    unsigned rounds_n;
+    struct drill rounds[SOAK_ROUNDS_MAX];
+    struct memory_sample samples[SITE_NODES][SOAK_ROUNDS_MAX]; /* after each round that went well */
+    size_t samples_n;
+};
+/* Until time is up, or the cluster is not whole any more after a drill. */
+void drill_soak(struct soak *s);
 
 /* Prints what the distance costs a writer; in network namespaces. Is it within what is asked for? */
 bool drill_distance(void);
@@ -110,7 +142,9 @@ void drill_measure(struct drill *d);
 /* One line for people. */
 void drill_print(const struct drill *d);
 json_t *drill_json(const struct drill *d);
+/* Per node and for all: prints it, and gives it for the results. *grows: some node's memory does. */
+json_t *drill_memory(const struct soak *s, bool *grows);
 /* A page that needs nothing else. false: it cannot be written. */
-bool drill_html(const char *path, const json_t *results);
+bool drill_html(const char *path, const json_t *results, const json_t *memory);
 
 #endif

@@ -215,7 +215,7 @@ static const char *next_version(struct drill *d, char *path, size_t path_len)
     if (given != NULL) {
         return given;
     }
-    (void)snprintf(path, path_len, "%s/kluisd.next", cluster_dir(d->cluster));
+    (void)snprintf(path, path_len, "%s/kluisd.next%.0u", cluster_dir(d->cluster), d->round);
     if (site_run((const char *[]){"cp", cluster_program(d->cluster), path, NULL}, NULL, 0) != 0) {
         drill_broken(d, "%s cannot be made", path);
     }

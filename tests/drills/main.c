@@ -7,14 +7,23 @@
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_SKIPPED = 77, DEFAULT_DELAY_MS = 5, RUNS_MAX = 1000 };
+enum {
+    EXIT_FAILED = 1,
+    EXIT_USAGE = 2,
+    EXIT_SKIPPED = 77,
+    DEFAULT_DELAY_MS = 5,
+    RUNS_MAX = 1000,
+    KEPT_MAX = 5
+};
 
 struct plan {
     const struct site_backend *site;
@@ -22,6 +31,7 @@ struct plan {
     uint64_t delay_ms, minutes, runs, seed;
     bool random;
     json_t *results;
+    json_t *memory; /* of a random run; NULL */
     unsigned passed, failed;
 };
 
@@ -58,28 +68,78 @@ static bool parse(int argc, char **argv, struct plan *p)
     return p->runs <= RUNS_MAX;
 }
 
-/* In a process of its own, so that its networks go with it and one that breaks does not end the rest. */
+static volatile sig_atomic_t ended; /* by which signal */
+static volatile sig_atomic_t child;
+
+static void end(int signal_number)
+{
+    ended = signal_number;
+    if (child > 0) {
+        (void)kill((pid_t)child, SIGKILL);
+    }
+}
+
+/* In a process of its own, so that its networks go with it and one that breaks does not end the rest. All
+ * that it starts dies with it, and comes to this one to be waited for. */
+static int in_child(struct plan *p, void (*run)(void *), void *arg)
+{
+    pid_t parent = getpid();
+    int status = 0;
+    pid_t pid;
+
+    (void)fflush(stdout);
+    (void)prctl(PR_SET_CHILD_SUBREAPER, 1);
+    pid = fork();
+    if (pid == 0) {
+        (void)signal(SIGINT, SIG_IGN); /* of a terminal: the parent decides */
+        (void)signal(SIGTERM, SIG_DFL);
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() == parent) {
+            run(arg);
+        }
+        exit(0);
+    }
+    child = pid;
+    if (ended) {
+        (void)kill(pid, SIGKILL);
+    }
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    child = 0;
+    if (status != 0) {
+        while (waitpid(-1, NULL, 0) > 0 || errno == EINTR) {
+        }
+        drill_clean(p->site, parent, ended != 0);
+    }
+    return status;
+}
+
+static void drill_child(void *arg)
+{
+    drill_run(arg);
+}
+
+static void soak_child(void *arg)
+{
+    drill_soak(arg);
+}
+
 static void run_one(struct plan *p, const struct drill_kind *kind)
 {
     struct drill *d =
         mmap(NULL, sizeof *d, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    int status = 0;
-    pid_t pid;
+    int status;
 
     if (d == MAP_FAILED) {
         perror("drill");
         exit(EXIT_FAILED);
     }
-    *d = (struct drill){
-        .kind = kind, .site = p->site, .delay_ms = (unsigned)p->delay_ms, .seed = p->seed};
-    (void)fflush(stdout);
-    pid = fork();
-    if (pid == 0) {
-        drill_run(d);
-        exit(0);
-    }
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-    }
+    *d = (struct drill){.kind = kind,
+                        .site = p->site,
+                        .delay_ms = (unsigned)p->delay_ms,
+                        .seed = p->seed,
+                        .owner = getpid()};
+    status = in_child(p, drill_child, d);
     if (status != 0) {
         d->passed = false;
         (void)snprintf(d->why, sizeof d->why, "the runner ended with 0x%x", (unsigned)status);
@@ -116,7 +176,7 @@ static void measure_failover(struct plan *p)
     static const uint64_t delays[] = {0, 5, 10, 20};
     static uint64_t times[RUNS_MAX];
 
-    for (uint64_t i = 0; i < p->runs; i++) {
+    for (uint64_t i = 0; i < p->runs && !ended; i++) {
         p->delay_ms = delays[i % 4];
         run_one(p, find("home-lost"));
         times[i] = (uint64_t)json_integer_value(
@@ -130,18 +190,44 @@ static void measure_failover(struct plan *p)
            (unsigned long long)times[p->runs - 1]);
 }
 
+/* Clusters that live as long as they are whole. */
 static void run_random(struct plan *p)
 {
     uint64_t until = harness_now_us() + p->minutes * 60000000u;
-    uint64_t random = p->seed | 1u;
+    struct soak *s =
+        mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    unsigned kept = 0;
+    unsigned done = 0;
+    bool grows;
 
-    while (harness_now_us() < until) {
-        random ^= random >> 12;
-        random ^= random << 25;
-        random ^= random >> 27;
-        p->delay_ms = random * 2685821657736338717u >> 40 & 15;
-        run_one(p, &kl_drills[(random * 2685821657736338717u >> 33) % kl_drills_n]);
+    if (s == MAP_FAILED) {
+        perror("drill");
+        exit(EXIT_FAILED);
     }
+    *s = (struct soak){.random = p->seed | 1u, .until_us = until};
+    while (!ended && s->rounds_n < SOAK_ROUNDS_MAX && harness_now_us() < until) {
+        int status;
+
+        s->base = (struct drill){.site = p->site, .seed = p->seed, .owner = getpid()};
+        s->keep = kept < KEPT_MAX;
+        status = in_child(p, soak_child, s);
+        if (status != 0 && !ended) {
+            p->failed++;
+            printf("FAILED: the runner ended with 0x%x\n", (unsigned)status);
+            harness_sleep_ms(1000);
+        }
+        for (; done < s->rounds_n; done++) {
+            if (s->rounds[done].ended_us == 0) { /* not to its end */
+                continue;
+            }
+            kept += !s->rounds[done].passed;
+            *(s->rounds[done].passed ? &p->passed : &p->failed) += 1;
+            (void)json_array_append_new(p->results, drill_json(&s->rounds[done]));
+        }
+    }
+    p->memory = drill_memory(s, &grows);
+    p->failed += grows;
+    (void)munmap(s, sizeof *s);
 }
 
 static bool run_named(struct plan *p, const char *name)
@@ -165,7 +251,7 @@ static bool run_named(struct plan *p, const char *name)
         run_one(p, find(name));
         return true;
     }
-    for (size_t i = 0; i < kl_drills_n; i++) {
+    for (size_t i = 0; i < kl_drills_n && !ended; i++) {
         if (all || kl_drills[i].brief) {
             run_one(p, &kl_drills[i]);
         }
@@ -202,6 +288,18 @@ static void list(void)
     }
 }
 
+/* The results; of a random run an object with them and the memory. */
+static bool write_json(const struct plan *p)
+{
+    json_t *all = p->memory == NULL
+                      ? json_incref(p->results)
+                      : json_pack("{sOsO}", "drills", p->results, "memory", p->memory);
+    bool good = all != NULL && json_dump_file(all, p->json, JSON_INDENT(1)) == 0;
+
+    json_decref(all);
+    return good;
+}
+
 int main(int argc, char **argv)
 {
     struct plan p = {.site = &site_netns, .delay_ms = DEFAULT_DELAY_MS, .minutes = 10, .runs = 20};
@@ -226,22 +324,30 @@ int main(int argc, char **argv)
     }
     p.seed = p.seed == 0 ? harness_now_us() : p.seed;
     p.results = json_array();
+    (void)signal(SIGINT, end);
+    (void)signal(SIGTERM, end);
+    drill_clean(p.site, 0, true);
     printf("sites: %s; seed %llu\n", p.site->name, (unsigned long long)p.seed);
     if (p.random) {
         run_random(&p);
     }
-    for (int i = optind; i < argc && good; i++) {
+    for (int i = optind; i < argc && good && !ended; i++) {
         good = run_named(&p, argv[i]);
     }
-    if (p.json != NULL && json_dump_file(p.results, p.json, JSON_INDENT(1)) != 0) {
+    if (p.json != NULL && !write_json(&p)) {
         perror(p.json);
         good = false;
     }
-    if (p.html != NULL && !drill_html(p.html, p.results)) {
+    if (p.html != NULL && !drill_html(p.html, p.results, p.memory)) {
         perror(p.html);
         good = false;
     }
     json_decref(p.results);
+    json_decref(p.memory);
     printf("%u drills passed, %u failed\n", p.passed, p.failed);
+    if (ended != 0) {
+        printf("ended by signal %d\n", (int)ended);
+        return 128 + (int)ended;
+    }
     return !good ? EXIT_USAGE : p.failed == 0 ? 0 : EXIT_FAILED;
 }

@@ -58,7 +58,8 @@ static bool read_all(struct drill *d, struct kl_history *h)
     all = fopen(path, "w+");
     good = all != NULL && fputs("kluis-history 1\n", all) >= 0;
     if (good) {
-        (void)fprintf(all, "retention_us %llu\n", 90ULL * DRILL_DAY_MS * 1000u);
+        (void)fprintf(all, "retention_us %llu\n",
+                      (unsigned long long)DRILL_VAULT_DAYS * DRILL_DAY_MS * 1000u);
     }
     for (unsigned s = 0; s < SITE_CLIENTS; s++) {
         FILE *f = fopen(d->out[s], "r");
@@ -235,7 +236,7 @@ static size_t versions_of(struct drill *d, const char *name, struct version *out
     do {
         struct kluis_secret_list *page = NULL;
         enum kluis_status st =
-            kluis_secret_list_versions(d->client, "drill", name, PAGE, token, CALL_MS, &page);
+            kluis_secret_list_versions(d->client, d->vault, name, PAGE, token, CALL_MS, &page);
 
         kl_free(token);
         token = NULL;
@@ -246,7 +247,7 @@ static size_t versions_of(struct drill *d, const char *name, struct version *out
             struct kluis_secret *s = NULL;
 
             (void)snprintf(out[n].version, sizeof out[n].version, "%s", page->items[i]->version);
-            if (kluis_secret_get(d->client, "drill", name, out[n].version, CALL_MS, &s) ==
+            if (kluis_secret_get(d->client, d->vault, name, out[n].version, CALL_MS, &s) ==
                 KLUIS_OK) {
                 (void)snprintf(out[n].value, sizeof out[n].value, "%.*s", (int)s->value_len,
                                (const char *)s->value);

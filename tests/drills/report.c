@@ -113,6 +113,49 @@ json_t *drill_json(const struct drill *d)
     return o;
 }
 
+json_t *drill_memory(const struct soak *s, bool *grows)
+{
+    json_t *o = json_object();
+    json_t *nodes = json_array();
+
+    *grows = false;
+    printf("memory (RssAnon in MiB) over the last cluster: %zu drills\n"
+           "  node   first  early   late  growth in a process, MiB per minute\n",
+           s->samples_n);
+    for (unsigned n = 0; n < SITE_NODES; n++) {
+        struct memory_report r = memory_judge(s->samples[n], s->samples_n);
+        json_t *node = json_object();
+        json_t *samples = json_array();
+
+        *grows = *grows || r.verdict == MEMORY_GROWS;
+        printf("  n%u    %6.1f %6.1f %6.1f  %+.2f over %.1f min  memory %s\n", n + 1,
+               (double)r.first_kib / 1024, (double)r.early_kib / 1024, (double)r.late_kib / 1024,
+               (double)r.growth_kib_per_min / 1024, (double)r.growth_over_ms / 60000,
+               memory_verdict_name(r.verdict));
+        put(node, "first_kib", number(r.first_kib));
+        put(node, "early_kib", number(r.early_kib));
+        put(node, "late_kib", number(r.late_kib));
+        put(node, "growth_kib_per_min", json_integer(r.growth_kib_per_min));
+        put(node, "growth_over_ms", number(r.growth_over_ms));
+        put(node, "verdict", json_string(memory_verdict_name(r.verdict)));
+        for (size_t i = 0; i < s->samples_n; i++) {
+            const struct memory_sample *m = &s->samples[n][i];
+
+            (void)json_array_append_new(
+                samples,
+                json_pack("{sIsIsIsI}", "ms", (json_int_t)(m->at_ms - s->samples[n][0].at_ms),
+                          "age_ms", (json_int_t)m->age_ms, "anon_kib", (json_int_t)m->anon_kib,
+                          "rss_kib", (json_int_t)m->rss_kib));
+        }
+        put(node, "samples", samples);
+        (void)json_array_append_new(nodes, node);
+    }
+    put(o, "rule", json_string("tests/drills/memory.h"));
+    put(o, "nodes", nodes);
+    put(o, "grows", json_boolean(*grows));
+    return o;
+}
+
 /* ---- the page ---- */
 
 static void escaped(FILE *f, const char *text)
@@ -258,7 +301,26 @@ static void table(FILE *f, const json_t *results)
     (void)fprintf(f, "</table>\n");
 }
 
-bool drill_html(const char *path, const json_t *results)
+static void memory_table(FILE *f, const json_t *memory)
+{
+    const json_t *nodes = json_object_get(memory, "nodes");
+
+    (void)fprintf(
+        f, "<h2>Memory</h2><p>RssAnon in MiB after each drill on the last cluster; the rule is "
+           "in tests/drills/memory.h.</p><table><tr><th>node<th>first<th>early "
+           "median<th>late median<th>growth per minute<th>memory</tr>\n");
+    for (size_t i = 0; i < json_array_size(nodes); i++) {
+        const json_t *n = json_array_get(nodes, i);
+
+        (void)fprintf(f, "<tr><td>n%zu<td>%.1f<td>%.1f<td>%.1f<td>%+.2f<td>%s</tr>\n", i + 1,
+                      integer(n, "first_kib") / 1024, integer(n, "early_kib") / 1024,
+                      integer(n, "late_kib") / 1024, integer(n, "growth_kib_per_min") / 1024,
+                      text(n, "verdict"));
+    }
+    (void)fprintf(f, "</table>\n");
+}
+
+bool drill_html(const char *path, const json_t *results, const json_t *memory)
 {
     FILE *f = fopen(path, "w");
 
@@ -277,6 +339,9 @@ bool drill_html(const char *path, const json_t *results)
                   ". Bars: calls answered in each tenth of a second, by the region of the client. "
                   "Lines: events, numbered as in the list below each picture.</p>\n");
     table(f, results);
+    if (memory != NULL) {
+        memory_table(f, memory);
+    }
     for (size_t i = 0; i < json_array_size(results); i++) {
         section(f, json_array_get(results, i));
     }

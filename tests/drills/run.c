@@ -1,6 +1,7 @@
 /* The frame of every drill: a new cluster, load in each region, the drill, and the count. */
 #include "tests/drills/drill.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -21,7 +22,9 @@ enum {
     CLIENT_TIMEOUT_MS = 10000,
     POLL_MS = 20,
     BEHIND_MAX = 100, /* log entries: caught up, under load */
-    LINE_LEN = 512
+    LINE_LEN = 512,
+    DISK_MIB = 192,
+    SOAK_DISK_MIB = 1024
 };
 
 __attribute__((format(printf, 2, 0))) static void add_event(struct drill *d, const char *format,
@@ -157,11 +160,13 @@ int drill_leader(struct drill *d, unsigned timeout_ms)
 static void make_disk(struct drill *d, const char *dir)
 {
     char first[300];
+    char size[48];
 
+    (void)snprintf(size, sizeof size, "size=%um,mode=0700", d->disk_mib);
     (void)snprintf(d->disk, sizeof d->disk, "%s/data1", dir);
     (void)snprintf(first, sizeof first, "%s.first", d->disk);
     if (rename(d->disk, first) != 0 || mkdir(d->disk, 0700) != 0 ||
-        mount("tmpfs", d->disk, "tmpfs", 0, "size=192m,mode=0700") != 0 ||
+        mount("tmpfs", d->disk, "tmpfs", 0, size) != 0 ||
         site_run((const char *[]){"cp", "-a", "-T", first, d->disk, NULL}, NULL, 0) != 0) {
         perror("drill: a small disk");
         exit(1);
@@ -172,7 +177,7 @@ static void prepare(void *arg, const char *dir)
 {
     struct drill *d = arg;
 
-    if (d->kind->small_disk) {
+    if (d->disk_mib != 0) {
         make_disk(d, dir);
     }
     if (d->site->place.prepare != NULL) {
@@ -194,19 +199,44 @@ static void make_vault(struct drill *d, const char *name, uint32_t days)
 static void make_cluster(struct drill *d)
 {
     struct cluster_options o = cluster_paired();
+    const char *base = getenv("TMPDIR");
+    char dir[200];
+    char mark[256];
+    int fd;
 
+    /* Its name says whose it is and the mark in it that nobody is meant to find it: drill_clean(). */
+    (void)snprintf(dir, sizeof dir, "%s/" DRILL_DIR "%d-XXXXXX", base == NULL ? "/tmp" : base,
+                   (int)d->owner);
+    if (mkdtemp(dir) == NULL) {
+        perror(dir);
+        exit(1);
+    }
+    (void)snprintf(mark, sizeof mark, "%s/" DRILL_MARK, dir);
+    fd = open(mark, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0 || close(fd) != 0) {
+        perror(mark);
+        exit(1);
+    }
+    o.dir = dir;
     o.day_ms = DRILL_DAY_MS;
     o.extra_config = "failback_after = 5s";
-    o.fake_clocks = d->kind->fake_clocks;
+    o.fake_clocks = d->fake_clocks;
     d->place = d->site->place;
     d->place.arg = d; /* no backend needs its own */
     d->place.prepare = prepare;
     o.place = &d->place;
     d->cluster = cluster_new(&o);
     d->client = cluster_client(d->cluster);
+}
+
+/* Vaults for this drill, led by n1, and wires of its length. */
+static void make_vaults(struct drill *d)
+{
     site_rule("* * delay_us=%u", d->delay_ms * 1000);
-    make_vault(d, "drill", 90);
-    make_vault(d, "garden", DRILL_GARDEN_DAYS);
+    (void)snprintf(d->vault, sizeof d->vault, "drill%.0u", d->round);
+    (void)snprintf(d->garden, sizeof d->garden, "garden%.0u", d->round);
+    make_vault(d, d->vault, DRILL_VAULT_DAYS);
+    make_vault(d, d->garden, DRILL_GARDEN_DAYS);
     if (cluster_transfer(d->cluster, d->client, DRILL_GROUP_WEST, 0, WAIT_MS) != KLUIS_OK) {
         drill_broken(d, "n1 does not lead the vaults of west");
     }
@@ -230,8 +260,8 @@ static void start_client(struct drill *d, unsigned site)
     (void)snprintf(text[1], sizeof text[1], "%d", PACE_MS);
     (void)snprintf(text[2], sizeof text[2], "%d", CLIENT_TIMEOUT_MS);
     (void)snprintf(text[3], sizeof text[3], "%d", DRILL_GARDEN_DAYS * DRILL_DAY_MS);
-    (void)snprintf(d->out[site], sizeof d->out[site], "%s/clients/%s.history",
-                   cluster_dir(d->cluster), site_name(site));
+    (void)snprintf(d->out[site], sizeof d->out[site], "%s/clients/%s%.0u.history",
+                   cluster_dir(d->cluster), site_name(site), d->round);
     d->clients[site] = d->site->client(site, "kluis-drill-client",
                                        (const char *[]){"--endpoints",
                                                         endpoints,
@@ -251,8 +281,10 @@ static void start_client(struct drill *d, unsigned site)
                                                         text[2],
                                                         "--retention-ms",
                                                         text[3],
+                                                        "--vault",
+                                                        d->vault,
                                                         "--garden",
-                                                        "yes",
+                                                        d->garden,
                                                         NULL});
 }
 
@@ -315,12 +347,40 @@ static bool judge(struct drill *d)
     return !over(d, c->failed_calls, k->failed_max, "failed calls");
 }
 
-void drill_run(struct drill *d)
+/* ---- one, and many ---- */
+
+static void open_cluster(struct drill *d)
 {
-    d->begun_us = harness_now_us();
-    printf("%s: %s\n", d->kind->name, d->kind->what);
     d->site->up();
     make_cluster(d);
+}
+
+static void close_cluster(struct drill *d, bool keep)
+{
+    char mark[512];
+
+    (void)snprintf(mark, sizeof mark, "%s/" DRILL_MARK, cluster_dir(d->cluster));
+    if (keep) {
+        (void)setenv("KLUIS_KEEP", "failed drill", 1);
+    }
+    if (getenv("KLUIS_KEEP") != NULL) {
+        (void)unlink(mark);
+    }
+    kluis_close(d->client);
+    for (unsigned n = 0; n < SITE_NODES; n++) {
+        cluster_kill(d->cluster, n);
+    }
+    if (d->disk[0] != 0) {
+        (void)umount2(d->disk, MNT_DETACH);
+    }
+    cluster_free(d->cluster);
+    d->site->down();
+}
+
+/* The drill and its verdict, on a cluster that is there. */
+static void run_on_cluster(struct drill *d)
+{
+    make_vaults(d);
     start_clients(d);
     drill_event(d, "steady: clients in west and east, %u ms between sites", d->delay_ms);
     harness_sleep_ms(STEADY_MS);
@@ -338,16 +398,97 @@ void drill_run(struct drill *d)
     settle(d);
     drill_measure(d);
     d->passed = judge(d);
-    if (!d->passed && getenv("KLUIS_KEEP") == NULL) {
-        (void)setenv("KLUIS_KEEP", "failed drill", 1);
-    }
-    kluis_close(d->client);
+}
+
+void drill_run(struct drill *d)
+{
+    d->begun_us = harness_now_us();
+    d->fake_clocks = d->kind->fake_clocks;
+    d->disk_mib = d->kind->small_disk ? DISK_MIB : 0;
+    printf("%s: %s\n", d->kind->name, d->kind->what);
+    open_cluster(d);
+    run_on_cluster(d);
+    close_cluster(d, !d->passed);
+}
+
+static void sample(struct soak *s, const struct drill *d)
+{
     for (unsigned n = 0; n < SITE_NODES; n++) {
-        cluster_kill(d->cluster, n);
+        s->samples[n][s->samples_n] = (struct memory_sample){
+            .at_ms = harness_now_us() / 1000u,
+            .age_ms = cluster_age_ms(d->cluster, n),
+            .pid = cluster_pid(d->cluster, n),
+            .anon_kib = cluster_anon_kib(d->cluster, n),
+            .rss_kib = cluster_rss_kib(d->cluster, n),
+        };
     }
-    if (d->disk[0] != 0) {
-        (void)umount2(d->disk, MNT_DETACH);
+    s->samples_n++;
+}
+
+/* The vaults go, with all they hold, and the histories of what went well. */
+static void forget(struct drill *d)
+{
+    char all[512];
+
+    if (kluis_vault_delete(d->client, d->vault, CALL_MS, NULL) != KLUIS_OK ||
+        kluis_vault_delete(d->client, d->garden, CALL_MS, NULL) != KLUIS_OK) {
+        drill_broken(d, "the vaults cannot be deleted: %s", kluis_last_error());
+        d->passed = false;
     }
-    cluster_free(d->cluster);
-    d->site->down();
+    (void)snprintf(all, sizeof all, "%s/all.history", cluster_dir(d->cluster));
+    for (unsigned s = 0; s < SITE_CLIENTS && d->passed; s++) {
+        (void)unlink(d->out[s]);
+    }
+    if (d->passed) {
+        (void)unlink(all);
+    }
+}
+
+/* One drill of many. false: the cluster is not whole after it. */
+static bool soak_round(struct soak *s, struct drill *d)
+{
+    struct drill *base = &s->base;
+
+    s->random ^= s->random >> 12;
+    s->random ^= s->random << 25;
+    s->random ^= s->random >> 27;
+    *d = (struct drill){
+        .kind = &kl_drills[(s->random * 2685821657736338717u >> 33) % kl_drills_n],
+        .site = base->site,
+        .cluster = base->cluster,
+        .client = base->client,
+        .delay_ms = s->random * 2685821657736338717u >> 40 & 15,
+        .seed = base->seed,
+        .owner = base->owner,
+        .round = s->rounds_n,
+        .begun_us = harness_now_us(),
+    };
+    (void)snprintf(d->disk, sizeof d->disk, "%s", base->disk);
+    printf("%u. %s: %s\n", d->round, d->kind->name, d->kind->what);
+    run_on_cluster(d);
+    forget(d);
+    drill_print(d);
+    return !d->broken && d->cost.nodes_good && d->cost.digests_equal;
+}
+
+void drill_soak(struct soak *s)
+{
+    bool whole = true;
+    bool failed = false;
+
+    s->base.begun_us = harness_now_us();
+    s->base.fake_clocks = true;
+    s->base.disk_mib = SOAK_DISK_MIB;
+    open_cluster(&s->base);
+    s->samples_n = 0; /* of this cluster */
+    while (whole && s->rounds_n < SOAK_ROUNDS_MAX && harness_now_us() < s->until_us) {
+        struct drill *d = &s->rounds[s->rounds_n++];
+
+        whole = soak_round(s, d);
+        failed = failed || !d->passed;
+        if (whole) {
+            sample(s, d);
+        }
+    }
+    close_cluster(&s->base, failed && s->keep);
 }

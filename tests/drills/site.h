@@ -30,6 +30,7 @@ struct site_backend {
     const char *name; /* "network namespaces" */
     /* NULL when it can be had here, else why not. */
     const char *(*missing)(void);
+    bool outside; /* what up() made stays when the process ends: down() is to be called */
     struct cluster_place place;
     /* Networks, client hosts and wires, before the cluster is made; each is gone after down(). */
     void (*up)(void);

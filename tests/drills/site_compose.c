@@ -207,6 +207,7 @@ static void client_end(unsigned site, pid_t pid)
 const struct site_backend site_compose = {
     .name = "containers of deploy/compose.yaml, wires by kluis-link",
     .missing = missing,
+    .outside = true,
     .place = {.hosts = hosts, .prepare = prepare, .start = start, .exit_code = exit_code},
     .up = up,
     .down = down,

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -199,7 +200,9 @@ static pid_t spawn_in(unsigned host, const char *program, const char *const *wor
 
 static void up(void)
 {
-    if (unshare(CLONE_NEWNET) != 0) {
+    /* Mounts are of this process and what it starts, too: they go with the last of them. */
+    if (unshare(CLONE_NEWNET | CLONE_NEWNS) != 0 ||
+        mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) {
         (void)fprintf(stderr, "sites: %s\n", strerror(errno));
         exit(1);
     }
