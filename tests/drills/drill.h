@@ -83,6 +83,7 @@ struct drill {
     struct cluster_place place;  /* the backend's, with a small disk put in where one is wanted */
     char disk[256];              /* mount point of the small disk: n1's data; "" = none */
     char out[SITE_CLIENTS][256]; /* histories of the clients */
+    char all[256];               /* all of them as one */
     pid_t clients[SITE_CLIENTS];
     uint64_t begun_us, fault_us, ended_us;
     struct drill_event events[DRILL_EVENTS_MAX];
@@ -134,8 +135,21 @@ bool drill_settled(struct drill *d, unsigned timeout_ms);
 /* The node that leads the west's vaults, as the other nodes see it; -1. */
 int drill_leader(struct drill *d, unsigned timeout_ms);
 
-/* Reads the histories and fills in the cost; needs the cluster. */
-void drill_measure(struct drill *d);
+/* A version of a secret as the cluster holds it at the end. */
+struct drill_version {
+    char version[KL_HISTORY_WORD_MAX + 1];
+    char value[KL_HISTORY_WORD_MAX + 1];
+};
+/* All of a name, in any order; how many there are, max at most. */
+typedef size_t drill_versions(struct drill *d, const char *name, struct drill_version *out,
+                              size_t max);
+/* From the cluster, by the runner's client. */
+drill_versions drill_held;
+
+/* Reads the histories at d->out, makes one of them at d->all, and fills in the cost. */
+void drill_measure(struct drill *d, drill_versions *versions_of);
+/* Is the cost within what the drill may cost? d->why says what is not. */
+bool drill_judge(struct drill *d);
 
 /* ---- results ---- */
 

@@ -48,14 +48,12 @@ static void note_comment(struct drill *d, unsigned site, char *line)
 /* All histories as one. */
 static bool read_all(struct drill *d, struct kl_history *h)
 {
-    char path[512];
     char line[LINE_LEN];
     char err[128] = "";
     bool good;
     FILE *all;
 
-    (void)snprintf(path, sizeof path, "%s/all.history", cluster_dir(d->cluster));
-    all = fopen(path, "w+");
+    all = fopen(d->all, "w+");
     good = all != NULL && fputs("kluis-history 1\n", all) >= 0;
     if (good) {
         (void)fprintf(all, "retention_us %llu\n",
@@ -223,12 +221,7 @@ static bool is_stale(const struct set *sets, size_t n, const struct kl_history_o
     return shown != 0 && newest > shown;
 }
 
-struct version {
-    char version[KL_HISTORY_WORD_MAX + 1];
-    char value[KL_HISTORY_WORD_MAX + 1];
-};
-
-static size_t versions_of(struct drill *d, const char *name, struct version *out, size_t max)
+size_t drill_held(struct drill *d, const char *name, struct drill_version *out, size_t max)
 {
     char *token = NULL;
     size_t n = 0;
@@ -263,14 +256,16 @@ static size_t versions_of(struct drill *d, const char *name, struct version *out
 
 static int compare_values(const void *a, const void *b)
 {
-    return strcmp(((const struct version *)a)->value, ((const struct version *)b)->value);
+    return strcmp(((const struct drill_version *)a)->value,
+                  ((const struct drill_version *)b)->value);
 }
 
-static void check_kept(struct drill *d, const struct kl_history *h, uint32_t name)
+static void check_kept(struct drill *d, const struct kl_history *h, uint32_t name,
+                       drill_versions *versions_of)
 {
     size_t max = h->ops_n + 1;
     struct set *sets = kl_calloc(max, sizeof *sets);
-    struct version *versions = kl_calloc(max, sizeof *versions);
+    struct drill_version *versions = kl_calloc(max, sizeof *versions);
     size_t sets_n = sets == NULL ? 0 : sets_of(h, name, sets);
     size_t n = versions == NULL ? 0 : versions_of(d, kl_history_text(h, name), versions, max);
 
@@ -279,7 +274,7 @@ static void check_kept(struct drill *d, const struct kl_history *h, uint32_t nam
         d->cost.doubled += strcmp(versions[i].value, versions[i - 1].value) == 0;
     }
     for (size_t i = 0; i < sets_n; i++) {
-        struct version key;
+        struct drill_version key;
 
         (void)snprintf(key.value, sizeof key.value, "%s", kl_history_text(h, sets[i].value));
         d->cost.lost += bsearch(&key, versions, n, sizeof *versions, compare_values) == NULL;
@@ -295,7 +290,7 @@ static void check_kept(struct drill *d, const struct kl_history *h, uint32_t nam
     kl_free(versions);
 }
 
-static void check_all_kept(struct drill *d, const struct kl_history *h)
+static void check_all_kept(struct drill *d, const struct kl_history *h, drill_versions *versions_of)
 {
     bool *done = kl_calloc(h->words_n + 1, sizeof *done);
 
@@ -304,13 +299,13 @@ static void check_all_kept(struct drill *d, const struct kl_history *h)
 
         if (!done[name] && kept(kl_history_text(h, name))) {
             done[name] = true;
-            check_kept(d, h, name);
+            check_kept(d, h, name, versions_of);
         }
     }
     kl_free(done);
 }
 
-void drill_measure(struct drill *d)
+void drill_measure(struct drill *d, drill_versions *versions_of)
 {
     struct kl_check_result result = {.verdict = KL_CHECK_UNDECIDED};
     struct kl_history h;
@@ -321,7 +316,7 @@ void drill_measure(struct drill *d)
             measure_gaps(d, &h, s, false);
             measure_gaps(d, &h, s, true);
         }
-        check_all_kept(d, &h);
+        check_all_kept(d, &h, versions_of);
         d->cost.linearizable =
             kl_check_history(&h, NULL, &result) == KL_OK && result.verdict == KL_CHECK_LINEARIZABLE;
         if (!d->cost.linearizable) {

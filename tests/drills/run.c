@@ -294,6 +294,7 @@ static void start_clients(struct drill *d)
 
     (void)snprintf(path, sizeof path, "%s/clients", cluster_dir(d->cluster));
     (void)mkdir(path, 0777);
+    (void)snprintf(d->all, sizeof d->all, "%s/all%.0u.history", cluster_dir(d->cluster), d->round);
     (void)chmod(path, 0777); /* a container's user is another */
     for (unsigned s = 0; s < SITE_CLIENTS; s++) {
         start_client(d, s);
@@ -327,7 +328,7 @@ static bool over(struct drill *d, uint64_t found, uint64_t most, const char *wha
     return found > most;
 }
 
-static bool judge(struct drill *d)
+bool drill_judge(struct drill *d)
 {
     const struct drill_cost *c = &d->cost;
     const struct drill_kind *k = d->kind;
@@ -396,8 +397,8 @@ static void run_on_cluster(struct drill *d)
         d->site->client_end(s, d->clients[s]);
     }
     settle(d);
-    drill_measure(d);
-    d->passed = judge(d);
+    drill_measure(d, drill_held);
+    d->passed = drill_judge(d);
 }
 
 void drill_run(struct drill *d)
@@ -428,19 +429,16 @@ static void sample(struct soak *s, const struct drill *d)
 /* The vaults go, with all they hold, and the histories of what went well. */
 static void forget(struct drill *d)
 {
-    char all[512];
-
     if (kluis_vault_delete(d->client, d->vault, CALL_MS, NULL) != KLUIS_OK ||
         kluis_vault_delete(d->client, d->garden, CALL_MS, NULL) != KLUIS_OK) {
         drill_broken(d, "the vaults cannot be deleted: %s", kluis_last_error());
         d->passed = false;
     }
-    (void)snprintf(all, sizeof all, "%s/all.history", cluster_dir(d->cluster));
     for (unsigned s = 0; s < SITE_CLIENTS && d->passed; s++) {
         (void)unlink(d->out[s]);
     }
     if (d->passed) {
-        (void)unlink(all);
+        (void)unlink(d->all);
     }
 }
 
