@@ -11,9 +11,9 @@ enum {
     WINDOW_SAMPLES_MIN = 2,
     MARGIN_KIB = 32 * 1024,
     MARGIN_PART = 4, /* 25 % */
-    GROWN_UP_MS = 60000,
+    GROWN_UP_MS = 180000,
     GROWTH_TIME_MIN_MS = 300000,
-    GROWTH_MAX_KIB_PER_MIN = 2048,
+    GROWTH_MAX_KIB_PER_MIN = 3072,
     MINUTE_MS = 60000
 };
 
@@ -46,7 +46,8 @@ static uint64_t median_kib(const struct memory_sample *samples, size_t n, uint64
     return middle;
 }
 
-static void judge_growth(const struct memory_sample *samples, size_t n, struct memory_report *r)
+static void judge_growth(const struct memory_sample *samples, size_t n, uint64_t begin_ms,
+                         struct memory_report *r)
 {
     int64_t kib = 0;
 
@@ -54,7 +55,8 @@ static void judge_growth(const struct memory_sample *samples, size_t n, struct m
         const struct memory_sample *a = &samples[i - 1];
         const struct memory_sample *b = &samples[i];
 
-        if (a->pid == b->pid && a->age_ms >= GROWN_UP_MS && b->age_ms > a->age_ms) {
+        if (a->at_ms >= begin_ms && a->pid == b->pid && a->age_ms >= GROWN_UP_MS &&
+            b->age_ms > a->age_ms) {
             kib += (int64_t)b->anon_kib - (int64_t)a->anon_kib;
             r->growth_over_ms += b->at_ms - a->at_ms;
         }
@@ -83,7 +85,7 @@ struct memory_report memory_judge(const struct memory_sample *samples, size_t n)
     r.first_kib = samples[0].anon_kib;
     r.early_kib = median_kib(samples, n, begin, begin + window);
     r.late_kib = median_kib(samples, n, end - window, end);
-    judge_growth(samples, n, &r);
+    judge_growth(samples, n, begin, &r);
     if (r.early_kib == 0 || r.late_kib == 0) {
         return r;
     }
