@@ -105,9 +105,13 @@ static bool nobody_trusted(const struct kluis_client *client, const struct kl_ca
 void kl_attempt(struct kluis_client *client, struct kl_call *call, struct kl_work *work)
 {
     uint64_t at_us = 0;
-    int endpoint = kl_route_choose(client, call, kl_client_now_us(), &at_us);
+    int ask = -1;
+    int endpoint = kl_route_choose(client, call, kl_client_now_us(), &at_us, &ask);
     enum kl_status st;
 
+    if (ask >= 0) {
+        kl_line_ask(client, ask, work);
+    }
     if (endpoint < 0) {
         if (call->status == KL_OK) {
             (void)snprintf(call->text, sizeof call->text, "no node can be reached now");

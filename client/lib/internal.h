@@ -128,6 +128,7 @@ struct kl_endpoint {
     uint64_t blocked_until_us;        /* not tried before */
     unsigned failures;                /* in a row, of connecting */
     bool untrusted;                   /* its certificate was refused the last time */
+    bool doubted;                     /* see kl_route_choose */
     uint64_t used;                    /* client->uses when last chosen */
     char region[KL_LOCATION_MAX + 1]; /* as the nodes say; "" = not known */
     bool witness;                     /* serves no vault */
@@ -267,9 +268,20 @@ void kl_attempt_end(struct kluis_client *client, struct kl_call *call, enum kl_s
 KL_MUST_USE enum kl_status kl_endpoint_split(const char *address, char *host, size_t host_len);
 /* The endpoint of an address, added when there is room (an unused learned one gives way); -1. */
 int kl_route_endpoint(struct kluis_client *client, const char *address, bool configured);
-/* The endpoint to try for the call, -1 when none may be tried before *at_us. */
+/*
+ * The endpoint to try for the call, -1 when none may be tried before *at_us.
+ *
+ * A node that has gone silent (a dial that hangs included) says nothing of why, and those of its
+ * region may have gone with it: all of them are doubted, each until it gives a sign of life itself. As
+ * long as there is a connection to a node that is not doubted, no call is sent to a doubted one or
+ * waits for a connection to it. When it was its turn, or others point at it, it is asked for a sign of
+ * life without the call: it is *ask (kl_line_ask), else -1. A refusal or a close is no silence.
+ */
 int kl_route_choose(struct kluis_client *client, struct kl_call *call, uint64_t now_us,
-                    uint64_t *at_us);
+                    uint64_t *at_us, int *ask);
+/* It has gone silent; it has given a sign of life. */
+void kl_route_silent(struct kluis_client *client, int endpoint);
+void kl_route_alive(struct kluis_client *client, int endpoint);
 void kl_route_good(struct kluis_client *client, const char *key, int endpoint);
 void kl_route_hint(struct kluis_client *client, const char *key, uint32_t group, int endpoint);
 void kl_route_bad(struct kluis_client *client, const char *key, int endpoint);
@@ -284,6 +296,8 @@ KL_MUST_USE enum kl_status kl_line_put(struct kluis_client *client, int endpoint
 /* Dials the endpoint, which has no connection, without a call; under the lock. */
 KL_MUST_USE enum kl_status kl_line_open(struct kluis_client *client, int endpoint,
                                         struct kl_work *work);
+/* Asks the endpoint for a sign of life, unless that is under way: a dial or a PING; under the lock. */
+void kl_line_ask(struct kluis_client *client, int endpoint, struct kl_work *work);
 /* Takes a QUEUED or SENT call off its line, which may go on with the next; under the lock. */
 void kl_line_take(struct kl_call *call, struct kl_work *work);
 /* The call that was SENT on this stream, or NULL; under the lock. */

@@ -145,6 +145,18 @@ enum kl_status kl_line_open(struct kluis_client *client, int endpoint, struct kl
     return st;
 }
 
+void kl_line_ask(struct kluis_client *client, int endpoint, struct kl_work *work)
+{
+    struct kl_line *line = client->endpoints[endpoint].line;
+
+    if (line == NULL) {
+        (void)!kl_line_open(client, endpoint, work); /* no memory: another time */
+    } else if (line->open && line->conn != NULL && line->pinged_us == 0) {
+        line->pinged_us = kl_client_now_us();
+        kl_work_line(work, line, KL_LINE_PING);
+    }
+}
+
 enum kl_status kl_line_put(struct kluis_client *client, int endpoint, struct kl_call *call,
                            struct kl_work *work)
 {
@@ -249,6 +261,7 @@ static void leave_slow_dial(struct kl_line *line, uint64_t now_us, struct kl_wor
     if (client->endpoints_n < 2) {
         return;
     }
+    kl_route_silent(client, line->endpoint);
     client->endpoints[line->endpoint].blocked_until_us = now_us + KL_CLIENT_BACKOFF_MAX_MS * 1000u;
     while (line->queue.first != NULL && !kl_work_full(work)) {
         struct kl_call *call = line->queue.first;
@@ -281,7 +294,7 @@ static uint64_t sweep_one(struct kl_line *line, uint64_t now_us, struct kl_work 
         leave_slow_dial(line, now_us, work);
         return UINT64_MAX;
     }
-    if (idle && !kept) {
+    if (idle && !kept && line->pinged_us == 0) {
         return UINT64_MAX;
     }
     if (line->pinged_us == 0) {
@@ -291,6 +304,7 @@ static uint64_t sweep_one(struct kl_line *line, uint64_t now_us, struct kl_work 
         line->pinged_us = now_us;
         kl_work_line(work, line, KL_LINE_PING);
     } else if (now_us - line->pinged_us >= pong_us) {
+        kl_route_silent(line->client, line->endpoint);
         kl_line_retire(line); /* on_close moves its calls on */
         kl_work_line(work, line, KL_LINE_CLOSE);
         line->pinged_us = now_us;

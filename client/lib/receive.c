@@ -37,6 +37,7 @@ static void on_open(void *user, struct kl_conn *conn, uint64_t peer_node)
     e->failures = 0;
     e->blocked_until_us = 0;
     e->untrusted = false;
+    kl_route_alive(client, line->endpoint);
     do {
         kl_work_flush(client, &work);
         kl_line_settle(line, KL_CLIENT_BATCH_MAX / 2, &work);
@@ -115,6 +116,7 @@ static void handle_replies(struct kl_line *line, struct replies *in, struct kl_w
 
     line->heard_us = kl_client_now_us();
     line->pinged_us = 0;
+    kl_route_alive(client, line->endpoint);
     for (size_t i = 0; i < in->n; i++) {
         struct kl_call *call = kl_line_find(line, in->items[i].stream);
 

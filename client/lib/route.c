@@ -202,21 +202,65 @@ static bool silent(const struct kluis_client *client, int endpoint)
     return line != NULL && line->pinged_us != 0;
 }
 
+static bool connected(const struct kluis_client *client, int endpoint)
+{
+    const struct kl_line *line = client->endpoints[endpoint].line;
+
+    return line != NULL && line->open && !silent(client, endpoint);
+}
+
 /* What an endpoint must be to be tried, at first and at last. */
-enum wish { OPEN, SERVES, ANY, WISHES };
+enum wish { WARM, TRUSTED, CONNECTED, SERVES, ANY, WISHES };
 
 static bool grants(const struct kluis_client *client, int endpoint, enum wish wish)
 {
     const struct kl_endpoint *e = &client->endpoints[endpoint];
 
     switch (wish) {
-    case OPEN:
-        return !e->witness && e->line != NULL && e->line->open && !silent(client, endpoint);
+    case WARM:
+        return !e->witness && !e->doubted && connected(client, endpoint);
+    case TRUSTED:
+        return !e->witness && !e->doubted;
+    case CONNECTED:
+        return !e->witness && connected(client, endpoint);
     case SERVES:
         return !e->witness;
     default:
         return true;
     }
+}
+
+void kl_route_silent(struct kluis_client *client, int endpoint)
+{
+    const char *region = client->endpoints[endpoint].region;
+
+    if (client->endpoints[endpoint].doubted) {
+        return; /* and those of its region have been, unless they showed since that they live */
+    }
+    for (int i = 0; i < client->endpoints_n; i++) {
+        struct kl_endpoint *e = &client->endpoints[i];
+
+        e->doubted |= i == endpoint || (region[0] != '\0' && strcmp(e->region, region) == 0);
+    }
+}
+
+void kl_route_alive(struct kluis_client *client, int endpoint)
+{
+    client->endpoints[endpoint].doubted = false;
+}
+
+/* Must calls keep away from it for now? */
+static bool shunned(const struct kluis_client *client, int endpoint, uint64_t now_us)
+{
+    if (!client->endpoints[endpoint].doubted) {
+        return false;
+    }
+    for (int i = 0; i < client->endpoints_n; i++) {
+        if (usable(client, i, now_us) && grants(client, i, WARM)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* The next usable endpoint in the round that is as wished, not `avoid`; -1. */
@@ -225,8 +269,24 @@ static int next_as(struct kluis_client *client, int avoid, uint64_t now_us, enum
     for (int i = 0; i < client->endpoints_n; i++) {
         int at = (client->next_try + i) % client->endpoints_n;
 
-        if (at != avoid && usable(client, at, now_us) && grants(client, at, wish)) {
+        if (at != avoid && usable(client, at, now_us) && grants(client, at, wish) &&
+            !shunned(client, at, now_us)) {
             client->next_try = (at + 1) % client->endpoints_n;
+            return at;
+        }
+    }
+    return -1;
+}
+
+/* The next in the round that is doubted and not being asked for a sign of life; -1. */
+static int next_doubted(const struct kluis_client *client, uint64_t now_us)
+{
+    for (int i = 0; i < client->endpoints_n; i++) {
+        int at = (client->next_try + i) % client->endpoints_n;
+        const struct kl_endpoint *e = &client->endpoints[at];
+
+        if (e->doubted && usable(client, at, now_us) &&
+            (e->line == NULL || connected(client, at))) {
             return at;
         }
     }
@@ -237,12 +297,19 @@ static int next_as(struct kluis_client *client, int avoid, uint64_t now_us, enum
  * The next in the round: those that are connected already, then those that may serve. Every second
  * time the connected ones come in their turn like all: they may be the minority of a partition.
  */
-static int next_in_turn(struct kluis_client *client, const struct kl_call *call, uint64_t now_us)
+static int next_in_turn(struct kluis_client *client, const struct kl_call *call, uint64_t now_us,
+                        int *ask)
 {
+    const bool all = call->pauses % 2 != 0;
     int at = -1;
 
-    for (enum wish wish = call->pauses % 2 == 0 ? OPEN : SERVES; wish < WISHES && at < 0; wish++) {
-        at = next_as(client, call->avoid, now_us, wish);
+    if (all && *ask < 0) {
+        *ask = next_doubted(client, now_us);
+    }
+    for (enum wish wish = WARM; wish < WISHES && at < 0; wish++) {
+        if (!all || (wish != WARM && wish != CONNECTED)) {
+            at = next_as(client, call->avoid, now_us, wish);
+        }
     }
     return at;
 }
@@ -259,36 +326,50 @@ static uint64_t first_unblocked(const struct kluis_client *client)
     return at_us;
 }
 
+/* May the call go to an endpoint that something speaks for? */
+static bool fits(const struct kluis_client *client, int endpoint, uint64_t now_us, int *ask)
+{
+    if (!usable(client, endpoint, now_us)) {
+        return false;
+    }
+    if (shunned(client, endpoint, now_us)) {
+        *ask = endpoint;
+        return false;
+    }
+    return true;
+}
+
 /* Best first: where the last reply pointed, who led last, who answered last, the next in turn. */
-static int candidate(struct kluis_client *client, struct kl_call *call, uint64_t now_us)
+static int candidate(struct kluis_client *client, struct kl_call *call, uint64_t now_us, int *ask)
 {
     int leader = known_leader(client, call->key);
     bool any = call->read.consistency == KLUIS_READ_STALE; /* whoever answers will do */
 
-    if (usable(client, call->hint, now_us)) {
+    if (fits(client, call->hint, now_us, ask)) {
         return call->hint;
     }
-    if (leader != call->avoid && usable(client, leader, now_us) &&
+    if (leader != call->avoid && fits(client, leader, now_us, ask) &&
         !(any && silent(client, leader))) {
         return leader;
     }
-    if (client->favourite != call->avoid && usable(client, client->favourite, now_us) &&
+    if (client->favourite != call->avoid && fits(client, client->favourite, now_us, ask) &&
         !(any && silent(client, client->favourite))) {
         return client->favourite;
     }
-    return next_in_turn(client, call, now_us);
+    return next_in_turn(client, call, now_us, ask);
 }
 
 int kl_route_choose(struct kluis_client *client, struct kl_call *call, uint64_t now_us,
-                    uint64_t *at_us)
+                    uint64_t *at_us, int *ask)
 {
     int at;
 
+    *ask = -1;
     if (call->pinned >= 0) {
         at = usable(client, call->pinned, now_us) ? call->pinned : -1;
         *at_us = client->endpoints[call->pinned].blocked_until_us;
     } else {
-        at = candidate(client, call, now_us);
+        at = candidate(client, call, now_us, ask);
         if (at < 0 && usable(client, call->avoid, now_us)) {
             at = call->avoid; /* it failed, but there is no other */
         }

@@ -2,7 +2,10 @@
 
 #include "common/alloc.h"
 
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 /* ---------------------------------------------------------------- what comes in */
 
@@ -117,6 +120,9 @@ static void on_frames(void *user, struct kl_conn *conn, const struct kl_frame *f
     struct guest *guest = user;
     struct fake *node = guest->node;
 
+    if (node->dark) {
+        return;
+    }
     kl_conn_cork(conn);
     for (size_t i = 0; i < n; i++) {
         struct kl_frame pong = {.type = KL_FRAME_PONG, .stream = frames[i].stream};
@@ -178,23 +184,29 @@ static void *on_accept(void *user, struct kl_conn *conn)
 
 /* ---------------------------------------------------------------- life */
 
-void fake_start(struct fake *node, const char *cert, fake_fn answer, void *arg)
+static void listen_at(struct fake *node, const char *address)
 {
     struct kl_listener_options options = {.on_accept = on_accept};
     char err[256] = "";
 
-    *node = (struct fake){.answer = answer, .arg = arg, .server_time_ms = 1700000000000u};
+    options.conn.handler = &handler;
+    options.conn.user = node;
+    options.conn.out_max = KL_CONN_OUT_MAX;
+    CHECK_OK(
+        kl_listener_new(node->net, node->tls, address, &options, &node->listener, err, sizeof err));
+}
+
+void fake_start(struct fake *node, const char *cert, fake_fn answer, void *arg)
+{
+    *node =
+        (struct fake){.answer = answer, .arg = arg, .hole = -1, .server_time_ms = 1700000000000u};
     (void)pthread_mutex_init(&node->lock, NULL);
     (void)pthread_cond_init(&node->changed, NULL);
     node->seen = kl_calloc(FAKE_SEEN_MAX, sizeof *node->seen);
     assert_non_null(node->seen);
     node->tls = fixture_tls(KL_TLS_SERVER, cert);
     CHECK_OK(kl_net_new(&node->net));
-    options.conn.handler = &handler;
-    options.conn.user = node;
-    options.conn.out_max = KL_CONN_OUT_MAX;
-    CHECK_OK(kl_listener_new(node->net, node->tls, "127.0.0.1:0", &options, &node->listener, err,
-                             sizeof err));
+    listen_at(node, "127.0.0.1:0");
     (void)snprintf(node->address, sizeof node->address, "127.0.0.1:%u",
                    (unsigned)kl_listener_port(node->listener));
 }
@@ -205,6 +217,9 @@ void fake_stop(struct fake *node)
         return;
     }
     kl_listener_free(node->listener);
+    if (node->hole >= 0) {
+        (void)close(node->hole);
+    }
     kl_net_free(node->net);
     if (node->last_conn != NULL) {
         kl_conn_release(node->last_conn);
@@ -214,6 +229,31 @@ void fake_stop(struct fake *node)
     (void)pthread_mutex_destroy(&node->lock);
     (void)pthread_cond_destroy(&node->changed);
     node->net = NULL;
+}
+
+/* The kernel makes the connections; nobody takes them. */
+void fake_dark(struct fake *node)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    const int on = 1;
+
+    at.sin_port = htons(kl_listener_port(node->listener));
+    node->dark = true;
+    kl_listener_free(node->listener);
+    node->listener = NULL;
+    node->hole = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(node->hole >= 0);
+    CHECK_EQ(setsockopt(node->hole, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), 0);
+    CHECK_EQ(bind(node->hole, (const struct sockaddr *)&at, sizeof at), 0);
+    CHECK_EQ(listen(node->hole, 64), 0);
+}
+
+void fake_light(struct fake *node)
+{
+    CHECK_EQ(close(node->hole), 0);
+    node->hole = -1;
+    listen_at(node, node->address);
+    node->dark = false;
 }
 
 static bool wait_for(struct fake *node, const atomic_uint *counter, unsigned n)

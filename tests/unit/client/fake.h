@@ -47,6 +47,8 @@ struct fake {
     fake_fn answer;
     void *arg;
     bool mute; /* does not answer PING */
+    atomic_bool dark;
+    int hole; /* while it is dark: takes connections and says nothing; else -1 */
     const struct fake_region
         *regions; /* what it says of the cluster's nodes; NULL = no such method */
     size_t regions_n;
@@ -69,6 +71,10 @@ struct fake {
 /* Starts a node that answers with answer. cert: of net_fixture.h. */
 void fake_start(struct fake *node, const char *cert, fake_fn answer, void *arg);
 void fake_stop(struct fake *node);
+/* Its power fails: nothing that it is sent is heard, those that connect get no answer. No connection
+ * ends by it. And it is back, at its old address. */
+void fake_dark(struct fake *node);
+void fake_light(struct fake *node);
 /* Waits until the node has seen n calls or cancels. */
 bool fake_calls(struct fake *node, unsigned n);
 bool fake_conns(struct fake *node, unsigned n);
