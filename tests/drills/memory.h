@@ -12,8 +12,9 @@
  *      that of the early one + 25 % or + 32 MiB, whichever is more.
  *   2. Drills end processes, and what a process has leaked goes with it: medians alone would see a saw.
  *      So growth is also counted within processes: over all pairs of neighbouring samples of one and the
- *      same process, after the warm-up, the first of which finds it 180 s old or more, the growth together divided by the
- *      time together is at most 3 MiB per minute (caches fill for the first two minutes or three). Not judged below 5 minutes of such time together.
+ *      same process, after the warm-up, the first of which finds it 180 s old or more, the growth
+ *      together divided by the time together is at most 3 MiB per minute. Younger ones fill: each group
+ *      keeps up to KL_LOG_KEEP_BYTES of its log in memory. Not judged below 5 minutes of such time.
  *
  * Growth of the state is not excused: there is none. Every drill has vaults of its own, which are deleted
  * when it is over and purged with all they hold 90 s later, so that from the end of the warm-up on a
