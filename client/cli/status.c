@@ -128,6 +128,28 @@ static json_t *member_json(const Kluis__V1__ClusterStatusResponse *s,
     return m;
 }
 
+/* What is known of the last time a leader was lost; null = nothing. */
+static json_t *failover_json(const Kluis__V1__ClusterStatusResponse *s,
+                             const Kluis__V1__GroupStatus *g)
+{
+    const Kluis__V1__GroupStatus__Failover *f = g->last_failover;
+    json_t *out;
+
+    if (f == NULL) {
+        return json_null();
+    }
+    out = kl_cli_must(json_object());
+    kl_cli_put(out, "group", kl_cli_integer(g->group));
+    kl_cli_put(out, "at", kl_cli_date(f->at_ms / 1000));
+    kl_cli_put(out, "term", kl_cli_integer(f->term));
+    kl_cli_put(out, "from", node_name(s, f->from));
+    kl_cli_put(out, "fromRegion", node_region(s, f->from));
+    kl_cli_put(out, "to", node_name(s, f->to));
+    kl_cli_put(out, "toRegion", node_region(s, f->to));
+    kl_cli_put(out, "gapMs", kl_cli_integer(f->gap_ms));
+    return out;
+}
+
 static json_t *group_json(const Kluis__V1__ClusterStatusResponse *s,
                           const Kluis__V1__GroupStatus *g)
 {
@@ -152,6 +174,7 @@ static json_t *group_json(const Kluis__V1__ClusterStatusResponse *s,
     kl_cli_put(out, "ledSince", kl_cli_date(g->led_since_ms / 1000));
     kl_cli_put(out, "gapMs", told ? kl_cli_integer(g->led_gap_ms) : json_null());
     kl_cli_put(out, "leaderChanges", kl_cli_integer(g->leader_changes));
+    kl_cli_put(out, "lastFailover", failover_json(s, g));
     for (size_t i = 0; i < g->n_members; i++) {
         kl_cli_append(members, member_json(s, g, g->members[i]));
     }
@@ -233,6 +256,17 @@ static bool better(const json_t *a, const json_t *b)
     return leads(a) && !leads(b);
 }
 
+/* The later failover of two answers about a group, into both: either may be kept. */
+static void merge_failovers(json_t *a, json_t *b)
+{
+    json_t *in_a = json_object_get(a, "lastFailover");
+    json_t *in_b = json_object_get(b, "lastFailover");
+    json_t *later = number_of(in_a, "term") >= number_of(in_b, "term") ? in_a : in_b;
+
+    kl_cli_put(a, "lastFailover", json_incref(later));
+    kl_cli_put(b, "lastFailover", json_incref(later));
+}
+
 /* Takes over from `other` what it knows better, and the groups that were not known at all. */
 static void merge_groups(json_t *groups, const json_t *other)
 {
@@ -249,9 +283,11 @@ static void merge_groups(json_t *groups, const json_t *other)
             if (json_array_insert(groups, i, from) != 0) {
                 (void)kl_cli_must(NULL);
             }
-        } else if (better(from, json_array_get(groups, i)) &&
-                   json_array_set(groups, i, from) != 0) {
-            (void)kl_cli_must(NULL);
+        } else {
+            merge_failovers(json_array_get(groups, i), from);
+            if (better(from, json_array_get(groups, i)) && json_array_set(groups, i, from) != 0) {
+                (void)kl_cli_must(NULL);
+            }
         }
     }
 }
@@ -335,6 +371,10 @@ static const struct kl_cli_column group_rows[] = {
     {"HOW", "ledHow"},
     {"GAP_MS", "gapMs"},
 };
+static const struct kl_cli_column failover_rows[] = {
+    {"GROUP", "group"}, {"LAST_FAILOVER", "at"}, {"FROM", "from"},    {"IN", "fromRegion"},
+    {"TO", "to"},       {"IN", "toRegion"},      {"GAP_MS", "gapMs"}, {"TERM", "term"},
+};
 static const struct kl_cli_column member_rows[] = {
     {"GROUP", "group"},       {"NODE", "nodeId"},         {"NAME", "name"},
     {"REGION", "region"},     {"ROLE", "role"},           {"MATCHED", "matchIndex"},
@@ -360,10 +400,26 @@ static json_t *flat_members(const json_t *groups)
     return out;
 }
 
+/* Of the groups that had one. */
+static json_t *failovers(const json_t *groups)
+{
+    json_t *out = kl_cli_must(json_array());
+
+    for (size_t g = 0; g < json_array_size(groups); g++) {
+        json_t *last = json_object_get(json_array_get(groups, g), "lastFailover");
+
+        if (json_is_object(last)) {
+            kl_cli_append(out, json_incref(last));
+        }
+    }
+    return out;
+}
+
 static int print_tables(struct kl_cli *cli, json_t *result)
 {
     FILE *out = cli->world->out;
     json_t *members = flat_members(json_object_get(result, "groups"));
+    json_t *lost = failovers(json_object_get(result, "groups"));
     int code = kl_cli_print(cli, json_incref(result), COLUMNS(status_fields));
 
     (void)fputc('\n', out);
@@ -372,6 +428,11 @@ static int print_tables(struct kl_cli *cli, json_t *result)
     kl_cli_table(out, json_object_get(result, "groups"), COLUMNS(group_rows));
     (void)fputc('\n', out);
     kl_cli_table(out, members, COLUMNS(member_rows));
+    if (json_array_size(lost) != 0) {
+        (void)fputc('\n', out);
+        kl_cli_table(out, lost, COLUMNS(failover_rows));
+    }
+    json_decref(lost);
     json_decref(members);
     return code;
 }

@@ -142,6 +142,27 @@ static enum kl_status add_placement(const struct kl_node_view *node, Kluis__V1__
     return st == KL_OK && place.mirror != NULL ? kl_pb_string(&g->mirror, place.mirror) : st;
 }
 
+static enum kl_status add_failover(const struct kl_node_view *node, const struct kl_failover *from,
+                                   Kluis__V1__GroupStatus *g)
+{
+    Kluis__V1__GroupStatus__Failover *f;
+
+    if (from->term == 0) {
+        return KL_OK;
+    }
+    f = kl_pb_new(&kluis__v1__group_status__failover__descriptor);
+    if (f == NULL) {
+        return KL_NO_MEMORY;
+    }
+    f->term = from->term;
+    f->at_ms = from->at_ms;
+    f->gap_ms = from->gap_ms;
+    f->from = from->from;
+    f->to = node->node_id;
+    g->last_failover = f;
+    return KL_OK;
+}
+
 static enum kl_status add_group(const struct kl_node_view *node, struct kl_group *group,
                                 Kluis__V1__ClusterStatusResponse *r)
 {
@@ -165,7 +186,8 @@ static enum kl_status add_group(const struct kl_node_view *node, struct kl_group
     g->led_gap_ms = from.led_gap_ms;
     g->leader_changes = from.leader_changes;
     if (kl_pb_string(&g->role, role_of(from.state)) != KL_OK ||
-        kl_pb_string(&g->led_how, led_how(from.led)) != KL_OK || add_placement(node, g) != KL_OK) {
+        kl_pb_string(&g->led_how, led_how(from.led)) != KL_OK || add_placement(node, g) != KL_OK ||
+        add_failover(node, &from.failover, g) != KL_OK) {
         return KL_NO_MEMORY;
     }
     return add_members(&from, g);

@@ -173,6 +173,13 @@ struct kl_group_member {
     uint64_t lag_ms;      /* leader only: for how long it has lacked what it lacks; 0 = nothing */
     char address[128];
 };
+/* An election that a node won after the leader before it had fallen silent. */
+struct kl_failover {
+    uint64_t term;   /* 0 = none since the node started */
+    uint64_t at_ms;  /* Unix milliseconds, by the node's own clock */
+    uint64_t gap_ms; /* for how long it had heard no leader */
+    uint64_t from;   /* node id of the last one it had heard; 0 = not known */
+};
 struct kl_group_status {
     uint16_t id;
     int state;                /* RAFT_FOLLOWER, RAFT_CANDIDATE, RAFT_LEADER */
@@ -187,6 +194,8 @@ struct kl_group_status {
     uint64_t led_since_ms;   /* Unix milliseconds */
     uint64_t led_gap_ms;     /* for how long this node had heard no leader */
     uint64_t leader_changes; /* that this node has seen */
+    struct kl_failover
+        failover; /* the last one that made this node the leader, also when it leads no more */
     size_t members_n;
     struct kl_group_member members[KL_NODES_MAX];
 };

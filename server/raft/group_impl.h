@@ -93,6 +93,7 @@ struct kl_placement_state {
     /* About this node's own leadership. */
     enum kl_led how;
     uint64_t led_ms, gap_ms;
+    struct kl_failover failover;
 };
 
 enum { KL_LAG_NOTES = 64 };

@@ -58,6 +58,7 @@ void kl_group_publish(struct kl_group *g)
     s.led_since_ms = g->lead_term == 0 ? 0 : g->placement.led_ms;
     s.led_gap_ms = g->lead_term == 0 ? 0 : g->placement.gap_ms;
     s.leader_changes = g->placement.changes;
+    s.failover = g->placement.failover;
     members_fill(g, &s);
     if (memcmp(&s, &g->published, sizeof s) == 0) {
         return;

@@ -102,6 +102,14 @@ void kl_placement_led(struct kl_group *g)
     p->how =
         p->told_us != 0 && now - p->told_us <= 2 * timeout_us(g) ? KL_LED_HANDED : KL_LED_ELECTED;
     p->gap_ms = (now - g->heard.at_us) / 1000;
+    if (p->how == KL_LED_ELECTED) {
+        p->failover = (struct kl_failover){
+            .term = g->raft.current_term,
+            .at_ms = p->led_ms,
+            .gap_ms = p->gap_ms,
+            .from = p->leader,
+        };
+    }
 }
 
 /* ---- handing over ---- */

@@ -67,6 +67,21 @@ TEST(regions, vault_show)
     cluster_free(c);
 }
 
+/* The nodes say between them who took over from whom, also when leadership has gone home since. */
+static void check_failover(struct cluster *c, const char *field, const char *value)
+{
+    char query[64];
+    char out[64] = "";
+
+    (void)snprintf(query, sizeof query, "groups[1].lastFailover.%s", field);
+    CHECK_EQ(cluster_cli(
+                 c,
+                 (const char *[]){"cluster", "status", "--query", query, "--output", "tsv", NULL},
+                 out, sizeof out),
+             0);
+    CHECK_STR(out, value);
+}
+
 /* The region that leads is killed, both nodes at once: the other takes over, writes included, and no
  * acknowledged write is lost. Then it comes back, and the other goes the same way. */
 TEST(regions, region_lost)
@@ -104,6 +119,11 @@ TEST(regions, region_lost)
                (unsigned long long)(workload_longest_gap_us(w) / 1000));
         cluster_start(c, first);
         cluster_start(c, first + 1);
+        if (first == 0) {
+            wait_leader_region(client, "load", "west"); /* home again */
+            check_failover(c, "fromRegion", "west\n");
+            check_failover(c, "toRegion", "east\n");
+        }
     }
     wait_leader_region(client, "load", "west"); /* it is at home there */
     CHECK(workload_progress(w, 100));

@@ -138,10 +138,12 @@ TEST(placement, handed_back)
     struct kl_group_status status;
     uint64_t back_us;
     unsigned leader;
+    unsigned pair;
 
     CHECK_OK(lab_transfer(lab, lab_leader(lab), 1));
     lose_home(lab);
     CHECK(led_from(lab, KL_DISTANCE_PAIR, SETTLE_MS));
+    pair = lab_leader(lab);
     lab_fill(lab, 0, 20, 10);
     home_comes_back(lab);
     back_us = lab_now_us(lab);
@@ -151,6 +153,12 @@ TEST(placement, handed_back)
     kl_group_status(lab->nodes[leader].group, &status);
     CHECK_EQ(status.led, KL_LED_HANDED);
     CHECK(status.led_gap_ms <= 2 * LAB_ELECTION_MS);
+    CHECK_EQ(status.failover.term, 0);
+    kl_group_status(lab->nodes[pair].group, &status); /* it leads no more, and still knows */
+    CHECK_EQ(status.led, KL_LED_NOT);
+    CHECK(status.failover.term != 0 && status.failover.term < status.term);
+    CHECK_EQ(status.failover.from, 1);
+    CHECK(status.failover.gap_ms >= 2 * LAB_ELECTION_MS);
     CHECK(lab_has_vault(lab, leader, 19));
     lab_free(lab);
 }

@@ -418,6 +418,7 @@ void kl_group_status(struct kl_group *group, struct kl_group_status *out)
         .led_since_ms = 1234,
         .led_gap_ms = 56,
         .leader_changes = 3,
+        .failover = {.term = 5, .at_ms = 1200, .gap_ms = 900, .from = 2},
         .members_n = 2,
         .members = {{.node_id = 1, .role = 1, .match_index = 5, .address = "1"},
                     {.node_id = 2, .role = 0, .match_index = 4, .lag_ms = 70, .address = "2"}},

@@ -31,6 +31,11 @@ TEST(cluster, status)
     CHECK_EQ(r->groups[1]->members[1]->lag_ms, 70);
     CHECK_STR(r->groups[1]->led_how, "elected");
     CHECK_EQ(r->groups[1]->led_gap_ms, 56);
+    CHECK_EQ(r->groups[1]->last_failover->term, 5);
+    CHECK_EQ(r->groups[1]->last_failover->at_ms, 1200);
+    CHECK_EQ(r->groups[1]->last_failover->gap_ms, 900);
+    CHECK_EQ(r->groups[1]->last_failover->from, 2);
+    CHECK_EQ(r->groups[1]->last_failover->to, 1);
     CHECK(r->nodes[0]->clock_known && r->nodes[0]->clock_ahead_ms == -7);
     CHECK(!r->nodes[1]->clock_known);
     CHECK(r->clock->held);
