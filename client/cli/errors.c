@@ -138,6 +138,10 @@ static const struct advice advices[] = {
 
 static const char *find_advice(const struct kl_cli *cli, enum kluis_status status)
 {
+    if (status == KLUIS_UNAVAILABLE && strstr(kluis_last_error(), "certificate is not trusted")) {
+        return "the node's certificate must be signed by the CA of --ca-file (KLUIS_CA_FILE), name "
+               "the host of the endpoint, and be valid now";
+    }
     for (size_t i = 0; i < sizeof advices / sizeof advices[0]; i++) {
         const struct advice *a = &advices[i];
 

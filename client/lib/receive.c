@@ -198,6 +198,7 @@ void kl_line_closed(struct kl_line *line, enum kl_status status, const char *rea
     struct kl_endpoint *e = &client->endpoints[line->endpoint];
     struct kl_work work;
     struct kl_call *call;
+    char why[KL_CLIENT_MESSAGE_MAX];
     size_t bucket = 0;
 
     kl_work_init(&work);
@@ -208,6 +209,10 @@ void kl_line_closed(struct kl_line *line, enum kl_status status, const char *rea
     if (!line->open) {
         e->failures++;
         e->untrusted = status == KL_UNAUTHENTICATED;
+        if (e->untrusted) {
+            (void)snprintf(why, sizeof why, "its certificate is not trusted: %s", reason);
+            reason = why;
+        }
         e->blocked_until_us = kl_client_now_us() + block_us(client, e->failures);
     }
     while ((call = any_call(line, &bucket)) != NULL) {

@@ -387,11 +387,11 @@ struct stage {
     char token_file[300];
 };
 
-static void stage_start(struct stage *s, fake_fn answer)
+static void stage_start_as(struct stage *s, const char *cert, fake_fn answer)
 {
     FILE *file;
 
-    fake_start(&s->node, CERT_SERVER, answer, NULL);
+    fake_start(&s->node, cert, answer, NULL);
     s->dir = test_dir();
     (void)snprintf(s->token_file, sizeof s->token_file, "%s/token", s->dir);
     file = fopen(s->token_file, "w");
@@ -404,9 +404,29 @@ static void stage_start(struct stage *s, fake_fn answer)
         {s->node.address, fixture_files(CERT_SERVER).ca_file, s->token_file, s->dir}};
 }
 
+static void stage_start(struct stage *s, fake_fn answer)
+{
+    stage_start_as(s, CERT_SERVER, answer);
+}
+
 static void stage_stop(struct stage *s)
 {
     fake_stop(&s->node);
+}
+
+/* A node that the CA file does not vouch for: the hint is about certificates, not about quorums. */
+TEST(cli, untrusted_node)
+{
+    struct stage s;
+    struct run r;
+
+    stage_start_as(&s, CERT_ALIEN, fake_serve);
+    r = run(&s.env, "secret show --vault-name team --name db");
+    CHECK_EQ(r.code, KL_CLI_UNAVAILABLE);
+    CHECK(strstr(r.err, "its certificate is not trusted: ") != NULL);
+    CHECK(strstr(r.err, "--ca-file") != NULL && strstr(r.err, "majority") == NULL);
+    run_free(&r);
+    stage_stop(&s);
 }
 
 /* The token of the file is sent without the line end; set and show bring the value back. */
