@@ -37,7 +37,7 @@ static const char usage[] =
     "\n"
     "Make the files a node needs:\n"
     "  kluisd --make-ca DIR --cluster NAME\n"
-    "                                     DIR/ca.crt and DIR/ca.key\n"
+    "                                     DIR/ca.crt and DIR/ca.key; makes DIR when missing\n"
     "  kluisd --issue DIR --name NAME --cluster NAME --node-id ID --hosts HOST[,HOST...]\n"
     "         [--days N]                  DIR/NAME.crt and DIR/NAME.key, signed by DIR/ca.key\n"
     "  kluisd --make-seal FILE            a new seal key; every node needs the same one\n"
@@ -51,7 +51,8 @@ static const char usage[] =
     "\n"
     "Exit codes: 0 ended as asked, 1 internal, 2 usage, 3 configuration, 4 data directory,\n"
     "5 corrupt store or log, 6 address not available, 7 disk or state machine failed,\n"
-    "8 another process or data directory has this node id, 9 recover refused.\n";
+    "8 another process or data directory has this node id, or the node was removed,\n"
+    "9 recover refused.\n";
 
 struct arguments {
     const char *config, *dir, *listen, *make_ca, *issue, *make_seal, *make_token;
