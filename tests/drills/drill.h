@@ -1,6 +1,6 @@
 /*
- * A drill: a cluster of two regions and a witness under a checked load, something that breaks, and what it
- * cost. kluis-drill runs them; each is a row of kl_drills.
+ * A drill: a cluster of two regions and a witness under a checked load, something that breaks, and
+ * what it cost. kluis-drill runs them; each is a row of kl_drills.
  */
 #ifndef KL_DRILL_H
 #define KL_DRILL_H
@@ -98,13 +98,14 @@ struct drill {
 /* One drill from an empty directory to its verdict. */
 void drill_run(struct drill *d);
 
-/* Removes what runners have left behind that did not come to an end: mounts and directories of this owner,
- * or for 0 of all that run no more. Not those that are kept for somebody to look at. remove: the files,
- * too; else they are kept from now on. */
+/* Removes what runners have left behind that did not come to an end: mounts and directories of this
+ * owner, or for 0 of all that run no more. Not those that are kept for somebody to look at. remove:
+ * the files, too; else they are kept from now on. */
 void drill_clean(const struct site_backend *site, pid_t owner, bool remove);
 
-/* Drill after drill on one cluster that lives on; results in memory that outlives the process that runs
- * it. What a drill needs of its own are its vaults: deleted once it is over, purged 90 s later. */
+/* Drill after drill on one cluster that lives on; results in memory that outlives the process that
+ * runs it. What a drill needs of its own are its vaults: deleted once it is over, purged 90 s
+ * later. */
 struct soak {
     struct drill base; /* has the cluster; only its place in the run is used */
     uint64_t random;   /* state of the draw; goes on over clusters */
@@ -118,7 +119,7 @@ struct soak {
 /* Until time is up, or the cluster is not whole any more after a drill. */
 void drill_soak(struct soak *s);
 
-/* Prints what the distance costs a writer; in network namespaces. Is it within what is asked for? */
+/* Prints what distance costs a writer; in network namespaces. Is it within what is asked for? */
 bool drill_distance(void);
 
 /* ---- for the drills themselves ---- */
@@ -130,7 +131,8 @@ void drill_fault(struct drill *d, const char *format, ...) __attribute__((format
 void drill_broken(struct drill *d, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Waits until the client of each site in the mask has had this many more writes acknowledged. */
 bool drill_writes(struct drill *d, unsigned sites, unsigned more, unsigned timeout_ms);
-/* Waits until every node that runs follows a leader with nothing outstanding, and all groups have one. */
+/* Waits until all groups have a leader, and every node that runs follows it with nothing
+ * outstanding. */
 bool drill_settled(struct drill *d, unsigned timeout_ms);
 /* The node that leads the west's vaults, as the other nodes see it; -1. */
 int drill_leader(struct drill *d, unsigned timeout_ms);
@@ -156,7 +158,8 @@ bool drill_judge(struct drill *d);
 /* One line for people. */
 void drill_print(const struct drill *d);
 json_t *drill_json(const struct drill *d);
-/* Per node and for all: prints it, and gives it for the results. *grows: some node's memory does. */
+/* Per node and for all: prints it, and gives it for the results. *grows: the memory of some node
+ * does. */
 json_t *drill_memory(const struct soak *s, bool *grows);
 /* A page that needs nothing else. false: it cannot be written. */
 bool drill_html(const char *path, const json_t *results, const json_t *memory);

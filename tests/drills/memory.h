@@ -1,24 +1,24 @@
 /*
  * Is the memory of the nodes flat over a run of drills? Pure: judges samples, reads nothing.
  *
- * Looked at is RssAnon, what a process holds that no file backs: pages of the database that the system
- * keeps mapped come and go with its cache and say nothing. Each sample is taken when a drill is over,
- * nothing is under load and all digests agree.
+ * Looked at is RssAnon, what a process holds that no file backs: pages of the database that the
+ * system keeps mapped come and go with its cache and say nothing. Each sample is taken when a drill
+ * is over, nothing is under load and all digests agree.
  *
  * THE RULE, "memory flat", for each node:
  *
- *   1. The first sixth of the run (at most 10 minutes) is warm-up and left out. Of the rest the first
- *      third is the early window and the last third the late one; the median of the late one is at most
- *      that of the early one + 25 % or + 32 MiB, whichever is more.
- *   2. Drills end processes, and what a process has leaked goes with it: medians alone would see a saw.
- *      So growth is also counted within processes: over all pairs of neighbouring samples of one and the
- *      same process, after the warm-up, the first of which finds it 180 s old or more, the growth
- *      together divided by the time together is at most 3 MiB per minute. Younger ones fill: each group
- *      keeps up to KL_LOG_KEEP_BYTES of its log in memory. Not judged below 5 minutes of such time.
+ *   1. The first sixth of the run (at most 10 minutes) is warm-up and left out. Of the rest the
+ *      first third is the early window and the last third the late one; the median of the late one
+ *      is at most that of the early one + 25 % or + 32 MiB, whichever is more.
+ *   2. Drills end processes, and what a process has leaked goes with it: medians alone would see a
+ *      saw. So growth is also counted within processes, over all pairs of neighbouring samples of
+ *      the same process after the warm-up, the first of which finds it 180 s old or more: all growth
+ *      divided by all time is at most 3 MiB per minute. Younger ones fill: each group keeps up to
+ *      KL_LOG_KEEP_BYTES of its log in memory. Not judged below 5 minutes of such time.
  *
- * Growth of the state is not excused: there is none. Every drill has vaults of its own, which are deleted
- * when it is over and purged with all they hold 90 s later, so that from the end of the warm-up on a
- * node holds about as much as at the end of the run.
+ * Growth of the state is not excused: there is none. Every drill has vaults of its own, which are
+ * deleted when it is over and purged with all they hold 90 s later, so that from the end of the
+ * warm-up on a node holds about as much as at the end of the run.
  */
 #ifndef KL_MEMORY_H
 #define KL_MEMORY_H

@@ -1,15 +1,15 @@
 /*
- * Sites on one machine: west and east with two nodes and a client host each, the hill with a witness,
- * and wires between them (kluis-link). Two ways to have them, with the same addresses: network
- * namespaces with processes in them, and containers of deploy/compose.yaml.
+ * Sites on one machine: west and east with two nodes and a client host each, the hill with a
+ * witness, and wires between them (kluis-link). Two ways to have them, with the same addresses:
+ * network namespaces with processes in them, and containers of deploy/compose.yaml.
  *
  *   site      network        nodes          client host
  *   0 west    10.89.1.0/24   .10 .11        .100
  *   1 east    10.89.2.0/24   .10 .11        .100
  *   2 hill    10.89.3.0/24   .10
  *
- * .1 is this program (it reaches every node without a wire), .253 the router and .254 the gateway that it plays. What cannot be done ends
- * the program with a message.
+ * .1 is this program (it reaches every node without a wire), .253 the router and .254 the gateway
+ * that it plays. What cannot be done ends the program with a message.
  */
 #ifndef KL_SITE_H
 #define KL_SITE_H
