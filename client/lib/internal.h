@@ -272,10 +272,11 @@ int kl_route_endpoint(struct kluis_client *client, const char *address, bool con
  * The endpoint to try for the call, -1 when none may be tried before *at_us.
  *
  * A node that has gone silent (a dial that hangs included) says nothing of why, and those of its
- * region may have gone with it: all of them are doubted, each until it gives a sign of life itself. As
- * long as there is a connection to a node that is not doubted, no call is sent to a doubted one or
- * waits for a connection to it. When it was its turn, or others point at it, it is asked for a sign of
- * life without the call: it is *ask (kl_line_ask), else -1. A refusal or a close is no silence.
+ * region may have gone with it: all of them are doubted, each until it gives a sign of life itself.
+ * As long as there is a connection to a node that is not doubted and no witness, no call is sent to
+ * a doubted one or waits for a connection to it, except a call that asks for just that node. When it
+ * was a doubted one's turn, or others point at it, it is asked for a sign of life without the call:
+ * it is *ask (kl_line_ask), else -1. A refusal or a close is no silence.
  */
 int kl_route_choose(struct kluis_client *client, struct kl_call *call, uint64_t now_us,
                     uint64_t *at_us, int *ask);

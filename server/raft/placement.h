@@ -9,7 +9,7 @@ enum kl_distance {
     KL_DISTANCE_HOME,    /* leads */
     KL_DISTANCE_PAIR,    /* leads while nobody at home can */
     KL_DISTANCE_WITNESS, /* hands over as soon as anybody nearer has caught up */
-    KL_DISTANCE_DRAINED, /* so does this, and it stands last */
+    KL_DISTANCE_DRAINED, /* so does this, and it stands last for election */
 };
 
 /* How this node came to lead. */
