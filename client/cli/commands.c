@@ -301,12 +301,11 @@ const struct kl_cli_command kl_cli_commands[] = {
      USES(cluster_undrain_region_uses), false, kl_cli_cluster_undrain},
     {"cluster", "confirm-time", "Say that the nodes' clocks are right, so that purges go on",
      "Scheduled purges are held while the clocks differ from the cluster's time and nothing "
-     "explains "
-     "it: they jumped, or every node was down for more than three days. Look at cluster status "
-     "first. The cluster's time goes on as it is, so much behind the clocks or ahead of them, and "
-     "no "
-     "purge is early. With --step it takes over what the clocks say, if they are ahead: dates are "
-     "right again, but what was deleted shortly before may be due at once. "
+     "explains it: they jumped, or every node was down and the clocks are more than three days "
+     "ahead of the last log entry. Look at cluster status first. The cluster's time goes on as it "
+     "is, so much behind the clocks or ahead of them, and no purge is early. With --step it takes "
+     "over what the clocks say, if they are ahead: dates are right again, but what was deleted "
+     "shortly before may be due at once. "
      "Needs the right cluster/admin.",
      "cluster confirm-time\n", USES(cluster_confirm_uses), false, kl_cli_cluster_confirm_time},
 
