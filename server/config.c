@@ -91,6 +91,14 @@ static enum kl_status check_node(const struct kl_config_parser *p, const struct 
             return kl_config_bad(p, "peer_address", "%s is also that of node %s", n->peer_address,
                                  n->name);
         }
+        if (strcmp(n->peer_address, last->client_address) == 0) {
+            return kl_config_bad(p, "client_address", "%s is also the peer_address of node %s",
+                                 n->peer_address, n->name);
+        }
+        if (strcmp(n->client_address, last->peer_address) == 0) {
+            return kl_config_bad(p, "peer_address", "%s is also the client_address of node %s",
+                                 n->client_address, n->name);
+        }
     }
     return KL_OK;
 }
