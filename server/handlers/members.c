@@ -85,6 +85,12 @@ static enum kl_status check_new(struct kl_call *call, const Kluis__V1__ClusterAd
         if (strcmp(call->node->nodes[i].name, req->name) == 0) {
             return kl_call_field(call, KL_ALREADY_EXISTS, "name", "a name that no node has");
         }
+        /* A removed node serves nobody: its machine may come back as another node. */
+        if ((call->node->nodes[i].marks & KL_NODE_REMOVED) == 0 &&
+            strcmp(call->node->nodes[i].client_address, req->client_address) == 0) {
+            return kl_call_field(call, KL_ALREADY_EXISTS, "client_address",
+                                 "an address that no node has");
+        }
     }
     return n < KL_NODES_MAX ? KL_OK
                             : kl_call_field(call, KL_EXHAUSTED, "node_id", "there are too many");

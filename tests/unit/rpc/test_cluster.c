@@ -205,6 +205,9 @@ TEST(cluster, add_node)
     req.client_address = TEXT("host");
     check_call(f, method, &req.base, KL_INVALID_ARGUMENT, "client_address", "host:port");
     req = new_node(4);
+    req.client_address = TEXT("127.0.0.1:1002");
+    check_call(f, method, &req.base, KL_ALREADY_EXISTS, "client_address", "no node has");
+    req = new_node(4);
     req.peer_address = TEXT("host:65536");
     check_call(f, method, &req.base, KL_INVALID_ARGUMENT, "peer_address", "host:port");
     CHECK_STATUS(kl_core_node(&view, 4, &node), KL_NOT_FOUND);
