@@ -241,10 +241,18 @@ static void lay_out(struct kl_node *node)
     };
 }
 
+static struct kl_tls_files tls_files(const struct kl_config *config)
+{
+    return (struct kl_tls_files){.ca_file = config->ca_file,
+                                 .cert_file = config->cert_file,
+                                 .key_file = config->key_file,
+                                 .cluster = config->cluster,
+                                 .node_id = kl_config_self(config)->id};
+}
+
 static enum kl_status open_tls(struct kl_node *node, char *err, size_t err_len)
 {
-    const struct kl_tls_files files = {node->config.ca_file, node->config.cert_file,
-                                       node->config.key_file};
+    const struct kl_tls_files files = tls_files(&node->config);
     enum kl_status st = kl_tls_new(KL_TLS_SERVER, &files, &node->client_tls, err, err_len);
 
     return st != KL_OK ? st : kl_tls_new(KL_TLS_PEER, &files, &node->peer_tls, err, err_len);
@@ -574,7 +582,7 @@ uint16_t kl_node_client_port(const struct kl_node *node)
 enum kl_status kl_node_reload(struct kl_node *node, const struct kl_config *config, char *err,
                               size_t err_len)
 {
-    const struct kl_tls_files files = {config->ca_file, config->cert_file, config->key_file};
+    const struct kl_tls_files files = tls_files(config);
     struct kl_auth *auth = NULL;
     enum kl_status st = kl_auth_new(config->principals, config->principals_n, &auth);
 

@@ -28,11 +28,14 @@ struct kl_tls_files {
     const char *ca_file;   /* PEM; required for CLIENT and PEER */
     const char *cert_file; /* PEM chain; required for SERVER and PEER */
     const char *key_file;  /* PEM key; required for SERVER and PEER */
+    const char *cluster;   /* NULL, or the certificate must prove this node of this cluster: */
+    uint64_t node_id;
 };
 
 /*
  * Loads files into a new context: TLS 1.3 only, session tickets off. On failure a line of text for
- * people (which file, why) is in err. KL_IO, KL_CRYPTO, KL_NO_MEMORY.
+ * people (which file, why) is in err. KL_IO, KL_CRYPTO, KL_NO_MEMORY; KL_INVALID_ARGUMENT: a good
+ * certificate, but of another node.
  */
 KL_MUST_USE enum kl_status kl_tls_new(enum kl_tls_role role, const struct kl_tls_files *files,
                                       struct kl_tls **out, char *err, size_t err_len);

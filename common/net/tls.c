@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
@@ -79,6 +80,86 @@ static SSL_CTX *context(void)
     return ctx;
 }
 
+/* ID of "kluis:node:CLUSTER:ID", or 0. The text is not NUL-terminated and may hold any byte. */
+static uint64_t node_of_uri(struct kl_bytes uri, const char *cluster)
+{
+    char prefix[sizeof "kluis:node::" + KL_LOCATION_MAX];
+    char digits[8];
+    size_t prefix_len;
+    size_t n;
+    uint64_t id;
+    int len = snprintf(prefix, sizeof prefix, "kluis:node:%s:", cluster);
+
+    assert(len > 0 && (size_t)len < sizeof prefix);
+    prefix_len = (size_t)len;
+    if (uri.len <= prefix_len || memcmp(uri.ptr, prefix, prefix_len) != 0) {
+        return 0;
+    }
+    n = uri.len - prefix_len;
+    if (n >= sizeof digits || uri.ptr[prefix_len] == '0') {
+        return 0;
+    }
+    memcpy(digits, uri.ptr + prefix_len, n);
+    digits[n] = 0;
+    if (strlen(digits) != n || kl_number_parse(digits, 1, KL_NODE_ID_MAX, &id) != KL_OK) {
+        return 0;
+    }
+    return id;
+}
+
+/* The node that the certificate proves, 0 = none. cert may be NULL. */
+static uint64_t node_of_cert(const X509 *cert, const char *cluster)
+{
+    GENERAL_NAMES *names;
+    uint64_t found = 0;
+
+    if (cert == NULL) {
+        return 0;
+    }
+    names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+    for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
+        const ASN1_STRING *uri;
+        uint64_t id;
+
+        if (name->type != GEN_URI) {
+            continue;
+        }
+        uri = name->d.uniformResourceIdentifier;
+        id = node_of_uri(kl_bytes_of(ASN1_STRING_get0_data(uri), (size_t)ASN1_STRING_length(uri)),
+                         cluster);
+        if (id != 0 && found != 0 && id != found) {
+            found = 0; /* a certificate for two nodes proves neither */
+            break;
+        }
+        found = id != 0 ? id : found;
+    }
+    GENERAL_NAMES_free(names);
+    ERR_clear_error();
+    return found;
+}
+
+static enum kl_status check_node(SSL_CTX *ctx, const struct kl_tls_files *files, char *err,
+                                 size_t err_len)
+{
+    uint64_t id = node_of_cert(SSL_CTX_get0_certificate(ctx), files->cluster);
+
+    if (id == files->node_id) {
+        return KL_OK;
+    }
+    if (id == 0) {
+        (void)snprintf(err, err_len,
+                       "certificate file %s: it is of no node of cluster %s; node %" PRIu64
+                       " needs one of its own",
+                       files->cert_file, files->cluster, files->node_id);
+    } else {
+        (void)snprintf(err, err_len,
+                       "certificate file %s: it is of node %" PRIu64 "; this is node %" PRIu64,
+                       files->cert_file, id, files->node_id);
+    }
+    return KL_INVALID_ARGUMENT;
+}
+
 static enum kl_status load_own(SSL_CTX *ctx, const struct kl_tls_files *files, char *err,
                                size_t err_len)
 {
@@ -104,7 +185,7 @@ static enum kl_status load_own(SSL_CTX *ctx, const struct kl_tls_files *files, c
                        files->key_file, files->cert_file);
         return KL_CRYPTO;
     }
-    return KL_OK;
+    return files->cluster == NULL ? KL_OK : check_node(ctx, files, err, err_len);
 }
 
 static enum kl_status load_ca(SSL_CTX *ctx, const struct kl_tls_files *files, char *err,
@@ -243,63 +324,9 @@ enum kl_status kl_tls_expect_host(SSL *ssl, const char *host)
     return KL_OK;
 }
 
-/* ID of "kluis:node:CLUSTER:ID", or 0. The text is not NUL-terminated and may hold any byte. */
-static uint64_t node_of_uri(struct kl_bytes uri, const char *cluster)
-{
-    char prefix[sizeof "kluis:node::" + KL_LOCATION_MAX];
-    char digits[8];
-    size_t prefix_len;
-    size_t n;
-    uint64_t id;
-    int len = snprintf(prefix, sizeof prefix, "kluis:node:%s:", cluster);
-
-    assert(len > 0 && (size_t)len < sizeof prefix);
-    prefix_len = (size_t)len;
-    if (uri.len <= prefix_len || memcmp(uri.ptr, prefix, prefix_len) != 0) {
-        return 0;
-    }
-    n = uri.len - prefix_len;
-    if (n >= sizeof digits || uri.ptr[prefix_len] == '0') {
-        return 0;
-    }
-    memcpy(digits, uri.ptr + prefix_len, n);
-    digits[n] = 0;
-    if (strlen(digits) != n || kl_number_parse(digits, 1, KL_NODE_ID_MAX, &id) != KL_OK) {
-        return 0;
-    }
-    return id;
-}
-
 uint64_t kl_tls_peer_node(const SSL *ssl, const char *cluster)
 {
-    X509 *cert = SSL_get0_peer_certificate(ssl);
-    GENERAL_NAMES *names;
-    uint64_t found = 0;
-
-    if (cert == NULL) {
-        return 0;
-    }
-    names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
-    for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
-        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
-        const ASN1_STRING *uri;
-        uint64_t id;
-
-        if (name->type != GEN_URI) {
-            continue;
-        }
-        uri = name->d.uniformResourceIdentifier;
-        id = node_of_uri(kl_bytes_of(ASN1_STRING_get0_data(uri), (size_t)ASN1_STRING_length(uri)),
-                         cluster);
-        if (id != 0 && found != 0 && id != found) {
-            found = 0; /* a certificate for two nodes proves neither */
-            break;
-        }
-        found = id != 0 ? id : found;
-    }
-    GENERAL_NAMES_free(names);
-    ERR_clear_error();
-    return found;
+    return node_of_cert(SSL_get0_peer_certificate(ssl), cluster);
 }
 
 enum kl_status kl_tls_failure(const SSL *ssl, const char **text)

@@ -126,6 +126,17 @@ TEST(commands, configuration)
     }
     check_run(c, (const char *[]){"--config", "/nowhere/kluisd.conf", NULL}, EXIT_CONFIG,
               "/nowhere/kluisd.conf");
+    /* Files mixed up between two machines. */
+    CHECK_EQ(
+        cluster_run_to(c, cluster_log(c, 0),
+                       (const char *[]){"--issue", cluster_dir(c), "--name", "n1", "--cluster",
+                                        "test", "--node-id", "2", "--hosts", "127.0.0.1", NULL},
+                       RUN_MS),
+        0);
+    check_run(c, (const char *[]){"--check", "--config", cluster_config(c, 0), NULL}, EXIT_CONFIG,
+              "it is of node 2; this is node 1");
+    check_run(c, (const char *[]){"--config", cluster_config(c, 0), NULL}, EXIT_CONFIG,
+              "it is of node 2; this is node 1");
     cluster_free(c);
 }
 

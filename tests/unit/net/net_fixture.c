@@ -66,11 +66,12 @@ struct kl_tls_files fixture_files(const char *cert)
     (void)snprintf(paths[i][0], sizeof paths[i][0], "%s/%s", dir,
                    alien ? "alien-ca.crt" : "ca.crt");
     if (cert == NULL) {
-        return (struct kl_tls_files){paths[i][0], NULL, NULL};
+        return (struct kl_tls_files){.ca_file = paths[i][0]};
     }
     (void)snprintf(paths[i][1], sizeof paths[i][1], "%s/%s.crt", dir, cert);
     (void)snprintf(paths[i][2], sizeof paths[i][2], "%s/%s.key", dir, cert);
-    return (struct kl_tls_files){paths[i][0], paths[i][1], paths[i][2]};
+    return (struct kl_tls_files){
+        .ca_file = paths[i][0], .cert_file = paths[i][1], .key_file = paths[i][2]};
 }
 
 struct kl_tls *fixture_tls(enum kl_tls_role role, const char *cert)

@@ -266,6 +266,36 @@ TEST(tls, bad_files)
     CHECK(t == NULL);
 }
 
+/* A node's certificate must be its own: another node's, another cluster's and one of no node are not. */
+TEST(tls, certificate_of_another_node)
+{
+    static const struct {
+        const char *cert, *text;
+    } bad[] = {{CERT_NODE2, "it is of node 2; this is node 1"},
+               {CERT_FOREIGN, "of no node of cluster " CLUSTER},
+               {CERT_SERVER, "of no node of cluster " CLUSTER}};
+    struct kl_tls_files files;
+    struct kl_tls *t = NULL;
+    char err[512] = "";
+
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        files = fixture_files(bad[i].cert);
+        files.cluster = CLUSTER;
+        files.node_id = 1;
+        CHECK_STATUS(kl_tls_new(KL_TLS_PEER, &files, &t, err, sizeof err), KL_INVALID_ARGUMENT);
+        CHECK(strstr(err, files.cert_file) != NULL && strstr(err, bad[i].text) != NULL);
+    }
+    files = fixture_files(CERT_NODE1);
+    files.cluster = CLUSTER;
+    files.node_id = 1;
+    CHECK_OK(kl_tls_new(KL_TLS_PEER, &files, &t, err, sizeof err));
+    files = fixture_files(CERT_NODE2);
+    files.cluster = CLUSTER;
+    files.node_id = 1;
+    CHECK_STATUS(kl_tls_reload(t, &files, err, sizeof err), KL_INVALID_ARGUMENT);
+    kl_tls_free(t);
+}
+
 /* ---- allocation torture: each allocation of these calls fails in turn ---- */
 
 TEST(torture, tls)
