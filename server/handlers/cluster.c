@@ -340,6 +340,11 @@ enum kl_status kl_plan_cluster_transfer(struct kl_call *call, struct kl_plan *pl
     enum kl_status st =
         req->to_node_id == 0 ? KL_OK : check_node(call, "to_node_id", req->to_node_id);
 
+    if (st == KL_OK && req->to_node_id != 0 && req->to_node_id != call->node->node_id &&
+        kl_group_leader(call->group) == call->node->node_id &&
+        !call->node->connected(call->node->ctx, req->to_node_id)) {
+        return kl_call_field(call, KL_QUORUM, "to_node_id", "a node that the leader reaches");
+    }
     if (st == KL_OK) {
         *plan = (struct kl_plan){.step = KL_STEP_WAIT, .start = start_transfer, .then = steered};
     }
@@ -353,13 +358,24 @@ static void start_replace(struct kl_call *call, kl_group_done_fn done, void *arg
     call->node->replace_node(call->node->ctx, req->node_id, done, arg);
 }
 
+static enum kl_status replaced(struct kl_call *call, enum kl_status status, struct kl_bytes result,
+                               struct kl_plan *plan)
+{
+    if (status == KL_NOT_FOUND) {
+        return kl_call_field(
+            call, KL_NOT_FOUND, "node_id",
+            "a node that waits with a new data directory: on it, kluisd --join, then start it");
+    }
+    return steered(call, status, result, plan);
+}
+
 enum kl_status kl_plan_cluster_replace_node(struct kl_call *call, struct kl_plan *plan)
 {
     const Kluis__V1__ClusterReplaceNodeRequest *req = (const void *)call->request;
     enum kl_status st = check_node(call, "node_id", req->node_id);
 
     if (st == KL_OK) {
-        *plan = (struct kl_plan){.step = KL_STEP_WAIT, .start = start_replace, .then = steered};
+        *plan = (struct kl_plan){.step = KL_STEP_WAIT, .start = start_replace, .then = replaced};
     }
     return st;
 }

@@ -70,8 +70,9 @@ static struct kl_placement view_placement(void *ctx, uint16_t group)
 
 static bool view_connected(void *ctx, uint64_t id)
 {
-    (void)ctx;
-    return id == 1;
+    struct node *n = ctx;
+
+    return id == 1 || atomic_load(&n->reaches_all);
 }
 
 static bool view_sealed(void *ctx)
@@ -93,7 +94,7 @@ static void view_replace(void *ctx, uint64_t id, kl_group_done_fn done, void *ar
     struct node *n = ctx;
 
     atomic_store(&n->replaced, (int)id);
-    done(arg, id == 2 ? KL_OK : KL_UNAVAILABLE);
+    done(arg, id == 2 ? KL_OK : (enum kl_status)atomic_load(&n->replace_status));
 }
 
 static void view_clock(void *ctx, struct kl_clock_view *out)

@@ -58,6 +58,8 @@ struct node {
     struct kl_peers *peers;
     atomic_bool sealed;
     atomic_int replaced;           /* node id of the last ReplaceNode */
+    atomic_int replace_status;     /* what becomes of one of another node than 2 */
+    atomic_bool reaches_all;       /* else node 1 alone */
     _Atomic uint64_t confirmed_ms; /* 0: not */
     atomic_uint lacks;             /* bit per group that this node does not hold */
 };

@@ -85,6 +85,8 @@ TEST(cluster, transfer)
     check_call(f, "/kluis.v1.Cluster/Transfer", &req.base, KL_NOT_FOUND, "to_node_id",
                "configuration");
     req.to_node_id = 2;
+    check_call(f, "/kluis.v1.Cluster/Transfer", &req.base, KL_QUORUM, "to_node_id", "reaches");
+    atomic_store(&f->nodes[0].reaches_all, true);
     check_call(f, "/kluis.v1.Cluster/Transfer", &req.base, KL_OK, NULL, NULL);
     a = call(f, "/kluis.v1.Cluster/Transfer", &req.base);
     CHECK_STATUS(a.st, KL_NOT_LEADER);
@@ -106,7 +108,10 @@ TEST(cluster, replace_node)
     check_call(f, "/kluis.v1.Cluster/ReplaceNode", &req.base, KL_OK, NULL, NULL);
     CHECK_EQ(atomic_load(&f->nodes[0].replaced), 2);
     req.node_id = 1;
+    atomic_store(&f->nodes[0].replace_status, KL_UNAVAILABLE);
     check_call(f, "/kluis.v1.Cluster/ReplaceNode", &req.base, KL_UNAVAILABLE, NULL, NULL);
+    atomic_store(&f->nodes[0].replace_status, KL_NOT_FOUND); /* it has its data */
+    check_call(f, "/kluis.v1.Cluster/ReplaceNode", &req.base, KL_NOT_FOUND, "node_id", "--join");
     fix_free(f);
 }
 

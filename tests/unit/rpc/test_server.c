@@ -113,7 +113,7 @@ static void site_open(struct site *s)
     const char *dir = test_dir();
     char ca[300], crt[300], key[300];
     char err[300] = "";
-    struct kl_tls_files files = {ca, crt, key};
+    struct kl_tls_files files = {.ca_file = ca, .cert_file = crt, .key_file = key};
     struct kl_tls_files client_files = {.ca_file = ca};
 
     (void)snprintf(ca, sizeof ca, "%s/ca.crt", dir);
