@@ -14,7 +14,8 @@ enum {
     BOTH = WEST | EAST,
     WAIT_MS = 30000,
     HEAL_MS = 60000,
-    HOLD_MS = 5000, /* how long a fault lasts once the rest has got over it */
+    HOME_MS = 120000, /* failback_after is 5 s, and up to 16 times that for a home that flaps */
+    HOLD_MS = 5000,   /* how long a fault lasts once the rest has got over it */
     PAUSE_MS = 10000,
     /* Limits of the verdicts, in milliseconds. */
     FAILOVER_MS = 5000, /* a leader or a region is gone: writes and reads again */
@@ -276,7 +277,7 @@ static void home_restored(struct drill *d)
     int leader;
 
     region_lost(d, SITE_WEST);
-    until = harness_now_us() + HEAL_MS * 1000ULL;
+    until = harness_now_us() + HOME_MS * 1000ULL;
     do {
         leader = drill_leader(d, WAIT_MS);
         harness_sleep_ms(100);
