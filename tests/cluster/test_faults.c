@@ -276,12 +276,18 @@ TEST(faults, data_directory_of_another)
     CHECK(cluster_log_has(c, 0, "another kluisd uses this data directory"));
     cluster_kill(c, 0);
     (void)snprintf(config, sizeof config, "%s/other.conf", cluster_dir(c));
-    rewrite(cluster_config(c, 0), config, "name = test", "name = elsewhere");
-    CHECK_EQ(cluster_run(c, 0, (const char *[]){"--config", config, NULL}), EXIT_DATA_DIR);
-    CHECK(cluster_log_has(c, 0, "belongs to cluster 'test', not 'elsewhere'"));
     rewrite(cluster_config(c, 0), config, "/data1", "/data-none");
     CHECK_EQ(cluster_run(c, 0, (const char *[]){"--config", config, NULL}), EXIT_DATA_DIR);
     CHECK(cluster_log_has(c, 0, "not initialised"));
+    /* A certificate of the other cluster, or kluisd would not come as far as the directory. */
+    CHECK_EQ(
+        cluster_run(c, 0,
+                    (const char *[]){"--issue", cluster_dir(c), "--name", "n1", "--cluster",
+                                     "elsewhere", "--node-id", "1", "--hosts", "127.0.0.1", NULL}),
+        0);
+    rewrite(cluster_config(c, 0), config, "name = test", "name = elsewhere");
+    CHECK_EQ(cluster_run(c, 0, (const char *[]){"--config", config, NULL}), EXIT_DATA_DIR);
+    CHECK(cluster_log_has(c, 0, "belongs to cluster 'test', not 'elsewhere'"));
     cluster_free(c);
 }
 
