@@ -162,7 +162,7 @@ static int take_option(struct arguments *a, int id)
         a->dev = true;
         return -1;
     case OPT_NODE_ID:
-        return number("node-id", optarg, 0, KL_NODE_ID_MAX, &a->node_id) ? -1 : KL_EXIT_USAGE;
+        return number("node-id", optarg, 1, KL_NODE_ID_MAX, &a->node_id) ? -1 : KL_EXIT_USAGE;
     case OPT_DAY_MS:
         return number("day-ms", optarg, 1, KL_DAY_MS, &a->day_ms) ? -1 : KL_EXIT_USAGE;
     case OPT_DAYS:
@@ -197,8 +197,8 @@ static int make_files(const struct arguments *a)
     if (a->make_ca != NULL) {
         st = kl_ca_create(a->make_ca, a->cluster, 3650, err, sizeof err);
     } else if (a->issue != NULL) {
-        if (a->name == NULL || a->hosts == NULL) {
-            return fail(KL_EXIT_USAGE, "--issue needs --name and --hosts");
+        if (a->name == NULL || a->node_id == 0 || a->hosts == NULL || a->hosts[0] == 0) {
+            return fail(KL_EXIT_USAGE, "--issue needs --name, --node-id and --hosts");
         }
         st = kl_ca_issue(a->issue, a->name, a->cluster, a->node_id, a->hosts,
                          a->days == 0 ? CERT_DAYS : (int)a->days, err, sizeof err);

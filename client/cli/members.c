@@ -155,11 +155,14 @@ static void look(struct watch *w, Status *const *all, size_t n)
 {
     const Status *s = all[0];
     const Kluis__V1__NodeStatus *node = node_of(s, w->node_id);
-    char text[64];
+    char text[LINE_LEN];
 
     if (w->goal == GOAL_IN && node == NULL) {
         add_text(w, "not known to every node yet");
         w->done = false;
+    } else if (w->goal == GOAL_IN && !node->connected && !node->self) {
+        (void)snprintf(text, sizeof text, "%s is not connected: start kluisd there", node->name);
+        add_text(w, text);
     }
     for (uint32_t group = 0; group < KL_GROUPS_MAX; group++) {
         const Kluis__V1__GroupStatus *g;

@@ -1,11 +1,12 @@
 /*
  * Writes under trouble, and the proof that none was lost or done twice.
  *
- *   kluis-load write VAULT LOG [-t THREADS] [-s SECONDS] [-p PREFIX] [-k NAMES] [-b BYTES]
- *   kluis-load verify VAULT LOG [-t THREADS]
+ *   kluis-load write VAULT LOG [-t THREADS] [-c CLIENTS] [-s SECONDS] [-p PREFIX] [-k NAMES] [-b BYTES]
+ *   kluis-load verify VAULT LOG [-t THREADS] [-c CLIENTS]
  *
  * write   THREADS threads set secrets PREFIX-0 ... PREFIX-(NAMES-1) as fast as they are answered,
- *         each set with a value of its own, and note every outcome in LOG.
+ *         each set with a value of its own, and note every outcome in LOG. They share CLIENTS
+ *         clients (1), each with connections of its own.
  * verify  reads every version of every name in LOG and compares: each acknowledged write is there
  *         exactly once, under the version id that was acknowledged; a write of unknown outcome is
  *         there at most once; nothing else is there.
@@ -36,6 +37,7 @@ enum {
     ID_MAX = 47,
     ID_LEN = 35, /* fixed, so that a value cut short is noticed */
     THREADS_MAX = 512,
+    CLIENTS_MAX = 64,
     NAMES_MAX = 1000,
     VALUE_MAX = 25600,
     ENDPOINTS_MAX = 16,
@@ -68,10 +70,10 @@ struct ops {
 };
 
 struct load {
-    struct kluis_client *client;
+    struct kluis_client *clients[CLIENTS_MAX];
     const char *vault;
     const char *prefix;
-    unsigned threads, seconds, names;
+    unsigned threads, clients_n, seconds, names;
     size_t bytes;
     uint64_t run_id; /* of this run: values of two runs differ */
     uint64_t until_us;
@@ -91,6 +93,11 @@ struct worker {
     struct ops ops;
     pthread_t thread;
 };
+
+static struct kluis_client *client_of(const struct worker *w)
+{
+    return w->load->clients[w->number % w->load->clients_n];
+}
 
 static uint64_t now_us(void)
 {
@@ -180,7 +187,7 @@ static void write_one(struct worker *w, uint64_t seq, char *value)
     op->value_len = l->bytes;
     value_fill(op->id, value, l->bytes);
     op->begin_us = now_us();
-    op->status = kluis_secret_set(l->client, l->vault, op->name, value, l->bytes, NULL,
+    op->status = kluis_secret_set(client_of(w), l->vault, op->name, value, l->bytes, NULL,
                                   CALL_TIMEOUT_MS, &secret);
     op->end_us = now_us();
     op->outcome = outcome_of(op->status);
@@ -405,12 +412,13 @@ struct tally {
     uint64_t versions, lost, doubled, strange, unreadable;
 };
 
-static void check_version(struct load *l, struct op **first, size_t n, const char *version,
+static void check_version(struct worker *w, struct op **first, size_t n, const char *version,
                           struct tally *t)
 {
+    struct load *l = w->load;
     struct kluis_secret *s = NULL;
     enum kluis_status status =
-        kluis_secret_get(l->client, l->vault, first[0]->name, version, CALL_TIMEOUT_MS, &s);
+        kluis_secret_get(client_of(w), l->vault, first[0]->name, version, CALL_TIMEOUT_MS, &s);
     struct op *op;
 
     t->versions++;
@@ -432,14 +440,15 @@ static void check_version(struct load *l, struct op **first, size_t n, const cha
 }
 
 /* All writes of one name against all its versions. */
-static void check_name(struct load *l, struct op **first, size_t n, struct tally *t)
+static void check_name(struct worker *w, struct op **first, size_t n, struct tally *t)
 {
+    struct load *l = w->load;
     char *token = NULL;
 
     do {
         struct kluis_secret_list *page = NULL;
-        enum kluis_status status = kluis_secret_list_versions(l->client, l->vault, first[0]->name,
-                                                              PAGE, token, CALL_TIMEOUT_MS, &page);
+        enum kluis_status status = kluis_secret_list_versions(
+            client_of(w), l->vault, first[0]->name, PAGE, token, CALL_TIMEOUT_MS, &page);
 
         kl_free(token);
         token = NULL;
@@ -450,7 +459,7 @@ static void check_name(struct load *l, struct op **first, size_t n, struct tally
             break;
         }
         for (size_t i = 0; i < page->n; i++) {
-            check_version(l, first, n, page->items[i]->version, t);
+            check_version(w, first, n, page->items[i]->version, t);
         }
         token = page->next == NULL ? NULL : kl_strdup(page->next);
         kluis_secret_list_free(page);
@@ -482,7 +491,7 @@ static void *verify_main(void *arg)
         if (from == to) {
             break;
         }
-        check_name(l, l->sorted + from, to - from, &t);
+        check_name(w, l->sorted + from, to - from, &t);
     }
     (void)pthread_mutex_lock(&l->lock);
     l->versions += t.versions;
@@ -533,10 +542,11 @@ out:
 
 static int usage(void)
 {
-    (void)fprintf(stderr, "usage: kluis-load write VAULT LOG [-t THREADS] [-s SECONDS] [-p PREFIX] "
-                          "[-k NAMES] [-b BYTES]\n"
-                          "       kluis-load verify VAULT LOG [-t THREADS]\n"
-                          "environment: KLUIS_ENDPOINT, KLUIS_CA_FILE, KLUIS_TOKEN_FILE\n");
+    (void)fprintf(stderr,
+                  "usage: kluis-load write VAULT LOG [-t THREADS] [-c CLIENTS] [-s SECONDS] "
+                  "[-p PREFIX] [-k NAMES] [-b BYTES]\n"
+                  "       kluis-load verify VAULT LOG [-t THREADS] [-c CLIENTS]\n"
+                  "environment: KLUIS_ENDPOINT, KLUIS_CA_FILE, KLUIS_TOKEN_FILE\n");
     return EXIT_TROUBLE;
 }
 
@@ -544,9 +554,10 @@ static bool parse_options(int argc, char **argv, struct load *l)
 {
     int option;
 
-    while ((option = getopt(argc, argv, "t:s:p:k:b:")) != -1) {
+    while ((option = getopt(argc, argv, "t:c:s:p:k:b:")) != -1) {
         uint64_t n = 0;
         uint64_t max = option == 't'   ? THREADS_MAX
+                       : option == 'c' ? CLIENTS_MAX
                        : option == 'k' ? NAMES_MAX
                        : option == 'b' ? VALUE_MAX
                                        : 86400;
@@ -560,6 +571,7 @@ static bool parse_options(int argc, char **argv, struct load *l)
             return false;
         }
         l->threads = option == 't' ? (unsigned)n : l->threads;
+        l->clients_n = option == 'c' ? (unsigned)n : l->clients_n;
         l->seconds = option == 's' ? (unsigned)n : l->seconds;
         l->names = option == 'k' ? (unsigned)n : l->names;
         l->bytes = option == 'b' ? (size_t)n : l->bytes;
@@ -580,19 +592,19 @@ static bool read_token(char *token, size_t size)
     return ok;
 }
 
-static struct kluis_client *open_client(void)
+static bool open_clients(struct load *l)
 {
     static char token[KL_TOKEN_MAX];
     static char endpoints[2048];
     const char *list[ENDPOINTS_MAX];
     const char *endpoint = getenv("KLUIS_ENDPOINT");
     struct kluis_options options = {.endpoints = list, .ca_file = getenv("KLUIS_CA_FILE")};
-    struct kluis_client *client = NULL;
     char err[256] = "";
+    bool ok = true;
 
     if (endpoint == NULL || options.ca_file == NULL || !read_token(token, sizeof token)) {
         (void)usage();
-        return NULL;
+        return false;
     }
     (void)snprintf(endpoints, sizeof endpoints, "%s", endpoint);
     for (char *p = endpoints; p != NULL && options.endpoints_n < ENDPOINTS_MAX;) {
@@ -605,17 +617,21 @@ static struct kluis_client *open_client(void)
         p = comma == NULL ? NULL : comma + 1;
     }
     options.token = token;
-    if (kluis_open(&options, &client, err, sizeof err) != KLUIS_OK) {
+    for (unsigned i = 0; ok && i < l->clients_n; i++) {
+        ok = kluis_open(&options, &l->clients[i], err, sizeof err) == KLUIS_OK;
+    }
+    if (!ok) {
         (void)fprintf(stderr, "kluis-load: %s\n", err);
     }
     kl_wipe(token, sizeof token);
-    return client;
+    return ok;
 }
 
 int main(int argc, char **argv)
 {
     struct load load = {.prefix = "load",
                         .threads = 8,
+                        .clients_n = 1,
                         .seconds = 10,
                         .names = 32,
                         .bytes = 100,
@@ -628,10 +644,11 @@ int main(int argc, char **argv)
         return usage();
     }
     load.vault = argv[2];
-    load.client = open_client();
-    if (load.client != NULL) {
+    if (open_clients(&load)) {
         code = writing ? run_write(&load, argv[3]) : run_verify(&load, argv[3]);
     }
-    kluis_close(load.client);
+    for (unsigned i = 0; i < load.clients_n; i++) {
+        kluis_close(load.clients[i]);
+    }
     return code;
 }

@@ -58,7 +58,16 @@ TEST(commands, usage)
               "unexpected argument 'word'");
     check_run(c, (const char *[]){"--make-ca", path, NULL}, EXIT_USAGE, "--cluster NAME is needed");
     check_run(c, (const char *[]){"--issue", path, "--cluster", "x", NULL}, EXIT_USAGE,
-              "--issue needs --name and --hosts");
+              "--issue needs --name, --node-id and --hosts");
+    check_run(
+        c,
+        (const char *[]){"--issue", path, "--cluster", "x", "--name", "n1", "--hosts", "h", NULL},
+        EXIT_USAGE, "--issue needs --name, --node-id and --hosts");
+    check_run(c,
+              (const char *[]){"--issue", path, "--cluster", "x", "--name", "n1", "--node-id", "1",
+                               "--hosts", "", NULL},
+              EXIT_USAGE, "--issue needs --name, --node-id and --hosts");
+    check_run(c, (const char *[]){"--node-id", "0", NULL}, EXIT_USAGE, "--node-id 0");
     check_run(c, (const char *[]){"--node-id", "70000", NULL}, EXIT_USAGE, "--node-id 70000");
     check_run(c, (const char *[]){"--day-ms", "x", NULL}, EXIT_USAGE, "--day-ms x");
     check_run(c, (const char *[]){"--init", "--join", "--config", cluster_config(c, 0), NULL},

@@ -108,48 +108,72 @@ static bool said(const struct fixture *f, const char *text)
     return found;
 }
 
-/* kluis cluster WORDS…: ends so, and says that. */
-static void check_kluis(struct fixture *f, const char *const *words, int code, const char *text)
+static bool says(const struct fixture *f, const char *text)
 {
     uint64_t until = harness_now_us() + SETTLE_MS * 1000ULL;
-    int status = 0;
-    pid_t done = 0;
+
+    while (!said(f, text) && harness_now_us() < until) {
+        harness_sleep_ms(20);
+    }
+    return said(f, text);
+}
+
+/* kluis cluster WORDS… */
+static pid_t start_kluis(struct fixture *f, const char *const *words)
+{
     pid_t pid = fork();
 
     if (pid == 0) {
         exec_kluis(f, words);
     }
+    return pid;
+}
+
+/* It ends so, and has said that. */
+static void end_kluis(struct fixture *f, pid_t pid, int code, const char *text)
+{
+    uint64_t until = harness_now_us() + SETTLE_MS * 1000ULL;
+    int status = 0;
+    pid_t done = 0;
+
     while ((done = waitpid(pid, &status, WNOHANG)) == 0 && harness_now_us() < until) {
         harness_sleep_ms(20);
     }
     if (done == 0) {
         (void)kill(pid, SIGKILL);
         (void)waitpid(pid, &status, 0);
-        fail_msg("%s does not end, see %s", words[0], f->out);
+        fail_msg("kluis does not end, see %s", f->out);
     }
     if (!WIFEXITED(status) || WEXITSTATUS(status) != code || !said(f, text)) {
-        print_error("%s: status %d, wanted %d and '%s', see %s\n", words[0], status, code, text,
-                    f->out);
+        print_error("status %d, wanted %d and '%s', see %s\n", status, code, text, f->out);
     }
     CHECK(WIFEXITED(status));
     CHECK_EQ(WEXITSTATUS(status), code);
     CHECK(said(f, text));
 }
 
-static void check_add(struct fixture *f, unsigned node, const char *region, const char *more,
-                      int code, const char *text)
+static void check_kluis(struct fixture *f, const char *const *words, int code, const char *text)
+{
+    end_kluis(f, start_kluis(f, words), code, text);
+}
+
+static pid_t start_add(struct fixture *f, unsigned node, const char *region, const char *more)
 {
     char id[16];
     char name[16];
 
     (void)snprintf(id, sizeof id, "%u", node + 1);
     (void)snprintf(name, sizeof name, "n%u", node + 1);
-    check_kluis(f,
-                (const char *[]){"add-node", "--node-id", id, "--name", name, "--region", region,
-                                 "--client-address", cluster_endpoint(f->cluster, node),
-                                 "--peer-address", cluster_peer_address(f->cluster, node), more,
-                                 NULL},
-                code, text);
+    return start_kluis(f, (const char *[]){"add-node", "--node-id", id, "--name", name, "--region",
+                                           region, "--client-address",
+                                           cluster_endpoint(f->cluster, node), "--peer-address",
+                                           cluster_peer_address(f->cluster, node), more, NULL});
+}
+
+static void check_add(struct fixture *f, unsigned node, const char *region, const char *more,
+                      int code, const char *text)
+{
+    end_kluis(f, start_add(f, node, region, more), code, text);
 }
 
 /* The role that the leader of the group gives the node; "" when it is no member, NULL without leader. */
@@ -204,15 +228,18 @@ TEST(members, grow_and_shrink)
     const struct cluster_options options = {.nodes = 3};
     struct fixture f;
     unsigned fresh;
+    pid_t adding;
 
     setup(&f, &options);
     CHECK(workload_progress(f.load, 50));
     fresh = cluster_grow(f.cluster, &options);
-    cluster_start(f.cluster, fresh);
     check_add(&f, fresh, "nowhere", NULL, EXIT_CLI_BAD_INPUT, "region");
     check_add(&f, fresh, "west", "--witness", EXIT_CLI_BAD_INPUT, "home of vaults");
     check_add(&f, 1, "west", NULL, EXIT_CLI_CONFLICT, "node_id");
-    check_add(&f, fresh, "west", "--standby", 0, "standby");
+    adding = start_add(&f, fresh, "west", "--standby");
+    CHECK(says(&f, "n4 is not connected: start kluisd there"));
+    cluster_start(f.cluster, fresh);
+    end_kluis(&f, adding, 0, "standby");
     for (uint32_t g = 0; g <= VAULT_GROUP; g++) {
         CHECK_STR(role_in(&f, g, fresh + 1), "standby");
     }

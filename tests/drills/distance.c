@@ -1,6 +1,7 @@
 /*
  * What the distance between sites costs a writer: the latency of a set with one client against the
- * round trip, and the sets per second of 64 and of 512 callers against sites that are side by side.
+ * round trip, and the sets per second of 64 clients against sites that are side by side; with one
+ * call under way each, and with eight.
  */
 #include "common/names.h"
 #include "tests/drills/drill.h"
@@ -15,8 +16,8 @@
 enum {
     ROUND_TRIP_MS = 40,
     SECONDS = 10,
-    MANY = 64,
-    MORE = 512, /* as many as 64 clients with eight calls each under way */
+    CLIENTS = 64,
+    CALLS = 8, /* of each client under way */
     CALL_MS = 30000,
     LATENCIES_MAX = 1 << 20,
     LINE_LEN = 512
@@ -33,14 +34,6 @@ enum { LATENCY_PERCENT_MAX = 130, RATE_PERCENT_MIN = 50 };
 struct outcome {
     uint64_t median_us, per_second;
 };
-
-static int compare_u64(const void *a, const void *b)
-{
-    const uint64_t *x = a;
-    const uint64_t *y = b;
-
-    return *x < *y ? -1 : *x > *y;
-}
 
 /* Lines of kluis-load: name, id, outcome, version, begin, end, ... */
 static struct outcome read_log(const char *path)
@@ -69,25 +62,27 @@ static struct outcome read_log(const char *path)
         (void)fclose(f);
     }
     if (n != 0) {
-        qsort(latencies, n, sizeof *latencies, compare_u64);
+        qsort(latencies, n, sizeof *latencies, drill_compare_u64);
         out = (struct outcome){.median_us = latencies[n / 2], .per_second = n / SECONDS};
     }
     return out;
 }
 
-static struct outcome measure(struct cluster *c, unsigned clients, const char *name)
+static struct outcome measure(struct cluster *c, unsigned clients, unsigned calls, const char *name)
 {
     char log[512];
+    char threads[16];
     char number[16];
     char seconds[16];
     pid_t pid;
 
     (void)snprintf(log, sizeof log, "%s/%s.log", cluster_dir(c), name);
+    (void)snprintf(threads, sizeof threads, "%u", clients * calls);
     (void)snprintf(number, sizeof number, "%u", clients);
     (void)snprintf(seconds, sizeof seconds, "%d", SECONDS);
-    pid = site_netns.client(
-        SITE_WEST, "../cluster/kluis-load",
-        (const char *[]){"write", "distance", log, "-t", number, "-s", seconds, "-p", name, NULL});
+    pid = site_netns.client(SITE_WEST, "../cluster/kluis-load",
+                            (const char *[]){"write", "distance", log, "-t", threads, "-c", number,
+                                             "-s", seconds, "-p", name, NULL});
     (void)waitpid(pid, NULL, 0);
     return read_log(log);
 }
@@ -117,18 +112,20 @@ static struct cluster *make(struct kluis_client **client)
     return c;
 }
 
-/* Sets per second of so many callers at a distance, in percent of those without. */
-static bool rates(unsigned callers, struct outcome near, struct outcome far)
+/* Sets per second of the clients at a distance, in percent of those without. */
+static bool rates(unsigned calls, struct outcome near, struct outcome far)
 {
-    uint64_t waiting = (uint64_t)callers * 1000 / ROUND_TRIP_MS; /* no more can come of waiting */
+    uint64_t waiting =
+        CLIENTS * (uint64_t)calls * 1000 / ROUND_TRIP_MS; /* no more can come of it */
     uint64_t aim = near.per_second * RATE_PERCENT_MIN / 100;
 
     if (aim > waiting * 100 / LATENCY_PERCENT_MAX) {
         aim = waiting * 100 / LATENCY_PERCENT_MAX;
     }
-    printf("sets of %u callers: %llu/s at 0 ms, %llu/s at %d ms round trip: %llu %% of it, %llu %% "
-           "of the %llu/s that callers who wait can reach (at least %llu/s)\n",
-           callers, (unsigned long long)near.per_second, (unsigned long long)far.per_second,
+    printf("sets of %d clients with %u under way each: %llu/s at 0 ms, %llu/s at %d ms round trip: "
+           "%llu %% of it, %llu %% of the %llu/s that can be had by waiting for each answer (at "
+           "least %llu/s)\n",
+           CLIENTS, calls, (unsigned long long)near.per_second, (unsigned long long)far.per_second,
            ROUND_TRIP_MS,
            (unsigned long long)(near.per_second == 0 ? 0 : far.per_second * 100 / near.per_second),
            (unsigned long long)(far.per_second * 100 / waiting), (unsigned long long)waiting,
@@ -146,21 +143,21 @@ bool drill_distance(void)
 
     site_netns.up();
     c = make(&client);
-    near[0] = measure(c, MANY, "near");
-    near[1] = measure(c, MORE, "near-more");
+    near[0] = measure(c, CLIENTS, 1, "near");
+    near[1] = measure(c, CLIENTS, CALLS, "near-more");
     site_rule("* * delay_us=%d", ROUND_TRIP_MS * 1000 / 2);
     harness_sleep_ms(1000);
-    one = measure(c, 1, "one");
-    far[0] = measure(c, MANY, "far");
-    far[1] = measure(c, MORE, "far-more");
+    one = measure(c, 1, 1, "one");
+    far[0] = measure(c, CLIENTS, 1, "far");
+    far[1] = measure(c, CLIENTS, CALLS, "far-more");
     kluis_close(client);
     cluster_free(c);
     site_netns.down();
     latency = one.median_us / (10 * ROUND_TRIP_MS);
     ok = one.median_us != 0 && latency <= LATENCY_PERCENT_MAX;
-    printf("set at 1 caller, round trip %d ms: median %.2f ms, %llu %% of it (at most %d %%)\n",
+    printf("set of 1 client, round trip %d ms: median %.2f ms, %llu %% of it (at most %d %%)\n",
            ROUND_TRIP_MS, (double)one.median_us / 1000, (unsigned long long)latency,
            LATENCY_PERCENT_MAX);
-    ok = rates(MANY, near[0], far[0]) && ok;
-    return rates(MORE, near[1], far[1]) && ok;
+    ok = rates(1, near[0], far[0]) && ok;
+    return rates(CALLS, near[1], far[1]) && ok;
 }

@@ -124,6 +124,9 @@ bool drill_distance(void);
 
 /* ---- for the drills themselves ---- */
 
+/* For qsort of uint64_t. */
+int drill_compare_u64(const void *a, const void *b);
+
 void drill_event(struct drill *d, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The fault begins: from here on it is measured. */
 void drill_fault(struct drill *d, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -98,7 +98,7 @@ static bool is_write(const struct kl_history_op *op)
     return !is_read(op->kind) && op->status == KL_OK; /* a refusal changes nothing */
 }
 
-static int compare_u64(const void *a, const void *b)
+int drill_compare_u64(const void *a, const void *b)
 {
     const uint64_t *x = a;
     const uint64_t *y = b;
@@ -112,7 +112,7 @@ static uint64_t longest_gap_ms(const struct drill *d, uint64_t *ends, size_t n)
     uint64_t last = d->fault_us;
     uint64_t gap = 0;
 
-    qsort(ends, n, sizeof *ends, compare_u64);
+    qsort(ends, n, sizeof *ends, drill_compare_u64);
     for (size_t i = 0; i <= n; i++) {
         uint64_t at = i == n || ends[i] > d->ended_us ? d->ended_us : ends[i];
 
