@@ -278,14 +278,52 @@ void kl_steward_replace(struct kl_steward *s, uint64_t node_id, kl_group_done_fn
     }
 }
 
+/* The new data directory with which a node knocks at this one. */
+static bool knocks(struct kl_node *node, uint64_t id, uint8_t uuid[KL_ID_LEN])
+{
+    const uint64_t now = kl_real_clock.mono_us(kl_real_clock.ctx);
+    int i = kl_node_position(node, id);
+    bool yes;
+
+    if (i < 0 || id == node->view.node_id) {
+        return false;
+    }
+    (void)pthread_mutex_lock(&node->peers_lock);
+    yes = node->seen[i].refused_us != 0 && now - node->seen[i].refused_us <= KNOCK_MS * 1000ULL;
+    memcpy(uuid, node->seen[i].refused_uuid, KL_ID_LEN);
+    (void)pthread_mutex_unlock(&node->peers_lock);
+    return yes;
+}
+
+/* Of a node that does not knock: KL_NOT_FOUND, unless it was replaced just now and whoever asks again
+ * has not heard it. KL_OK then, or KL_UNAVAILABLE until the node has come back. */
+static enum kl_status replaced_before(struct kl_steward *s, uint64_t id)
+{
+    const struct kl_clock *agreed = kl_node_clock_agreed(s->node->clock);
+    struct kl_host_uv *host = kl_node_host(s->node, 0);
+    Kluis__Store__NodeRecord *record = NULL;
+    enum kl_status st = KL_NOT_FOUND;
+    struct kl_read read;
+
+    if (host == NULL || kl_group_read_local(kl_host_uv_group(host), &read) != KL_OK) {
+        return KL_UNAVAILABLE;
+    }
+    if (kl_core_node(&read.view, id, &record) == KL_OK && !record->removed &&
+        record->generation != 0 &&
+        agreed->wall_ms(agreed->ctx) < record->registered_ms + KL_DEADLINE_MAX_MS) {
+        st = kl_peers_connected(s->node->peers, id) ? KL_OK : KL_UNAVAILABLE;
+    }
+    kl_group_read_local_end(kl_host_uv_group(host), &read);
+    kl_pb_wipe_free((ProtobufCMessage *)record, &kl_pb_allocator);
+    return st;
+}
+
 static void serve_replace(struct kl_steward *s, struct group_work *directory, bool leads)
 {
-    struct kl_node *node = s->node;
-    struct kl_peer_seen seen = {.refused_us = 0};
+    uint8_t uuid[KL_ID_LEN];
     kl_group_done_fn done;
     uint64_t id;
     void *arg;
-    int i;
 
     (void)pthread_mutex_lock(&s->lock);
     id = s->replace_node;
@@ -296,19 +334,12 @@ static void serve_replace(struct kl_steward *s, struct group_work *directory, bo
     if (id == 0) {
         return;
     }
-    i = kl_node_position(node, id);
-    if (i >= 0) {
-        (void)pthread_mutex_lock(&node->peers_lock);
-        seen = node->seen[i];
-        (void)pthread_mutex_unlock(&node->peers_lock);
-    }
-    if (i < 0 || seen.refused_us == 0 || id == node->view.node_id ||
-        kl_real_clock.mono_us(kl_real_clock.ctx) - seen.refused_us > KNOCK_MS * 1000ULL) {
-        done(arg, KL_NOT_FOUND); /* it does not knock at this node now */
-    } else if (!leads) {
-        done(arg, KL_NOT_LEADER);
+    if (!leads) {
+        done(arg, KL_NOT_LEADER); /* only the leader is sure to be knocked at */
+    } else if (knocks(s->node, id, uuid)) {
+        propose_register(s, directory, id, uuid, true, done, arg);
     } else {
-        propose_register(s, directory, id, seen.refused_uuid, true, done, arg);
+        done(arg, replaced_before(s, id));
     }
 }
 

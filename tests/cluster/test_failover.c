@@ -10,6 +10,7 @@ enum {
     VAULT_GROUP = 1,
     LEADER_MS = 20000,
     SETTLE_MS = 60000,
+    HEALTHY_MS = 1000,
     NEVER_MS = 60000, /* nothing for so long: it did not come back */
 };
 
@@ -182,7 +183,8 @@ TEST(failover, no_majority)
 }
 
 /* A node that lost its disk is refused until it is replaced, is then brought up from nothing, and
- * ends with the same state. */
+ * ends with the same state. Who asks for it again, because the answer was lost, hears that it is done;
+ * a node that has its data is not replaced. */
 TEST(failover, disk_lost)
 {
     struct workload_result r;
@@ -201,6 +203,8 @@ TEST(failover, disk_lost)
     for (uint32_t g = 0; g <= VAULT_GROUP; g++) {
         CHECK(cluster_all_voters(f.cluster, f.client, g, SETTLE_MS));
     }
+    CHECK_EQ(cluster_replace(f.cluster, f.client, 2, HEALTHY_MS), KLUIS_OK); /* it is done */
+    CHECK_EQ(cluster_replace(f.cluster, f.client, 1, HEALTHY_MS), KLUIS_NOT_FOUND);
     finish(&f, w, &r);
     teardown(&f);
 }
