@@ -1,7 +1,7 @@
 /*
  * Who belongs to the cluster, while it runs. The directory says; here it is taken over into the node's
- * table, and asked before somebody goes: does every group keep a majority that is connected and caught
- * up, and somebody who can lead?
+ * table, brought about in the groups that this node leads, and asked before somebody goes: does every
+ * group keep a majority that is connected and caught up, and somebody who can lead?
  */
 #include "server/node_parts.h"
 
@@ -125,7 +125,7 @@ void kl_node_learn(struct kl_node *node, const struct kl_view *directory)
     learn_clocks(node);
 }
 
-/* ---- who may go ---- */
+/* ---- bringing it about ---- */
 
 static bool caught_up(struct kl_node *node, const struct kl_group_status *status,
                       const struct kl_group_member *m)
@@ -135,7 +135,8 @@ static bool caught_up(struct kl_node *node, const struct kl_group_status *status
             m->match_index + KL_CATCH_UP_ENTRIES >= status->last_index);
 }
 
-bool kl_node_can_spare(struct kl_node *node, const struct kl_group_status *status, uint64_t node_id)
+/* Would the group still have a majority that is here and caught up without that member? */
+static bool can_spare(struct kl_node *node, const struct kl_group_status *status, uint64_t node_id)
 {
     size_t left = 0;
     size_t live = 0;
@@ -150,6 +151,103 @@ bool kl_node_can_spare(struct kl_node *node, const struct kl_group_status *statu
     }
     return live > left / 2;
 }
+
+static void change_done(void *arg, enum kl_status status)
+{
+    struct kl_member_work *w = arg;
+
+    if (status != KL_OK) {
+        kl_log(KL_LOG_WARN, "steward", "membership change failed group=%u status=%s",
+               (unsigned)w->group, kl_status_name(status));
+    }
+    atomic_store(&w->changing, false);
+}
+
+static void change(struct kl_member_work *w, struct kl_group *group, enum kl_member_change what,
+                   uint64_t node_id, const char *address)
+{
+    static const char *const names[] = {[KL_MEMBER_ADD] = "add",
+                                        [KL_MEMBER_STANDBY] = "standby",
+                                        [KL_MEMBER_VOTER] = "voter",
+                                        [KL_MEMBER_SPARE] = "spare",
+                                        [KL_MEMBER_REMOVE] = "remove"};
+
+    if (atomic_exchange(&w->changing, true)) {
+        return;
+    }
+    kl_log(KL_LOG_INFO, "steward", "membership group=%u change=%s node=%llu", (unsigned)w->group,
+           names[what], (unsigned long long)node_id);
+    kl_group_change(group, what, node_id, address, change_done, w);
+}
+
+/* What a group makes of a node. */
+struct place {
+    uint64_t node_id;
+    char address[48];
+    bool votes;     /* it is to be a member here */
+    bool standby;   /* but not to vote yet */
+    bool connected; /* with the registered data directory */
+};
+
+/* One step towards: the node is a voter under its address; or, when it has no place here any more, no
+ * member at all. Only a node that is here goes up a step: one that is away would be a voter that does
+ * not vote. And none goes whom the others cannot spare. */
+static void bring_member(struct kl_node *node, struct kl_member_work *w, struct kl_group *group,
+                         const struct kl_group_status *status, const struct place *p)
+{
+    const struct kl_group_member *m = NULL;
+    const uint64_t node_id = p->node_id;
+    const char *address = p->address;
+
+    for (size_t i = 0; i < status->members_n; i++) {
+        if (status->members[i].node_id == node_id) {
+            m = &status->members[i];
+        }
+    }
+    if (m != NULL && (!p->votes || strcmp(m->address, address) != 0)) {
+        if (m->role != RAFT_VOTER || can_spare(node, status, node_id)) {
+            change(w, group, KL_MEMBER_REMOVE, node_id, m->address);
+        }
+    } else if (!p->votes || !p->connected) {
+        return;
+    } else if (m == NULL) {
+        change(w, group, KL_MEMBER_ADD, node_id, address);
+    } else if (m->role == RAFT_SPARE) {
+        change(w, group, KL_MEMBER_STANDBY, node_id, address);
+    } else if (m->role == RAFT_STANDBY && !p->standby && m->match_index != 0 &&
+               m->match_index + KL_CATCH_UP_ENTRIES >= status->last_index) {
+        change(w, group, KL_MEMBER_VOTER, node_id, address);
+    }
+}
+
+void kl_node_reconcile(struct kl_node *node, struct kl_group *group,
+                       const struct kl_group_status *status, struct kl_member_work *w)
+{
+    struct kl_host_uv *directory = kl_node_host(node, 0);
+    struct kl_read read;
+
+    if (directory == NULL || atomic_load(&w->changing) ||
+        kl_group_read_local(kl_host_uv_group(directory), &read) != KL_OK) {
+        return;
+    }
+    for (size_t i = 0; i < node->view.nodes_n && !atomic_load(&w->changing); i++) {
+        Kluis__Store__NodeRecord *record = NULL;
+        struct place p = {.node_id = node->infos[i].node_id};
+
+        if (p.node_id != node->view.node_id &&
+            kl_core_node(&read.view, p.node_id, &record) == KL_OK && record->data_uuid.len != 0) {
+            kl_node_member_address(p.node_id, record->generation, p.address);
+            p.votes = node->view.votes(node, w->group, p.node_id);
+            p.standby = record->standby;
+            p.connected = kl_peers_connected(node->peers, p.node_id);
+            bring_member(node, w, group, status, &p);
+        }
+        kl_pb_wipe_free((ProtobufCMessage *)record, &kl_pb_allocator);
+    }
+    kl_group_read_local_end(kl_host_uv_group(directory), &read);
+}
+
+/* ---- who may come, and go ---- */
 
 enum kl_status kl_node_may_add(void *ctx, const char *region, bool witness, char *why,
                                size_t why_len)

@@ -100,9 +100,18 @@ int kl_node_position(const struct kl_node *node, uint64_t node_id);
 void kl_node_describe(struct kl_node *node, size_t i);
 /* Takes over what the directory here says of nodes: new ones, and marks. The steward's thread. */
 void kl_node_learn(struct kl_node *node, const struct kl_view *directory);
-/* Would the group still have a majority that is here and caught up without that member? */
-bool kl_node_can_spare(struct kl_node *node, const struct kl_group_status *status,
-                       uint64_t node_id);
+/* Lives until the group has closed. */
+struct kl_member_work {
+    uint16_t group;
+    atomic_bool changing; /* a membership change is under way */
+};
+/* The leader's next step towards the members that the directory wants for the group, unless one is
+ * under way. Its member list names each data directory by generation: "ID" for the first, "ID.N" for
+ * later ones. A voter that lost its disk must not vote before it has everything again, so it is
+ * removed and added anew, step by step, by whoever leads. So is one that survived a recovery
+ * (server/recover.h), which left it out. The steward's thread. */
+void kl_node_reconcile(struct kl_node *node, struct kl_group *group,
+                       const struct kl_group_status *status, struct kl_member_work *w);
 /* For struct kl_node_view. */
 enum kl_status kl_node_may_add(void *ctx, const char *region, bool witness, char *why,
                                size_t why_len);

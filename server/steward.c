@@ -1,13 +1,8 @@
 #include "server/node_parts.h"
 
 #include "common/alloc.h"
-#include "common/names.h"
 #include "server/runtime/log.h"
 
-#include <raft.h>
-
-#include <assert.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -34,7 +29,7 @@ struct group_work {
     struct errand errand;
     struct kl_scheduler *scheduler;
     struct kl_finisher *finisher;
-    atomic_bool changing; /* a membership change is under way */
+    struct kl_member_work members;
 };
 
 struct kl_steward {
@@ -343,105 +338,6 @@ static void serve_replace(struct kl_steward *s, struct group_work *directory, bo
     }
 }
 
-static void change_done(void *arg, enum kl_status status)
-{
-    struct group_work *w = arg;
-
-    if (status != KL_OK) {
-        kl_log(KL_LOG_WARN, "steward", "membership change failed group=%u status=%s",
-               (unsigned)w->id, kl_status_name(status));
-    }
-    atomic_store(&w->changing, false);
-}
-
-static void change(struct group_work *w, struct kl_group *group, enum kl_member_change what,
-                   uint64_t node_id, const char *address)
-{
-    static const char *const names[] = {[KL_MEMBER_ADD] = "add",
-                                        [KL_MEMBER_STANDBY] = "standby",
-                                        [KL_MEMBER_VOTER] = "voter",
-                                        [KL_MEMBER_SPARE] = "spare",
-                                        [KL_MEMBER_REMOVE] = "remove"};
-
-    if (atomic_exchange(&w->changing, true)) {
-        return;
-    }
-    kl_log(KL_LOG_INFO, "steward", "membership group=%u change=%s node=%llu", (unsigned)w->id,
-           names[what], (unsigned long long)node_id);
-    kl_group_change(group, what, node_id, address, change_done, w);
-}
-
-/* What a group makes of a node. */
-struct place {
-    uint64_t node_id;
-    char address[48];
-    bool votes;     /* it is to be a member here */
-    bool standby;   /* but not to vote yet */
-    bool connected; /* with the registered data directory */
-};
-
-/* One step towards: the node is a voter under its address; or, when it has no place here any more, no
- * member at all. Only a node that is here goes up a step: one that is away would be a voter that does
- * not vote. And none goes whom the others cannot spare. */
-static void bring_member(struct kl_steward *s, struct group_work *w, struct kl_group *group,
-                         const struct kl_group_status *status, const struct place *p)
-{
-    const struct kl_group_member *m = NULL;
-    const uint64_t node_id = p->node_id;
-    const char *address = p->address;
-
-    for (size_t i = 0; i < status->members_n; i++) {
-        if (status->members[i].node_id == node_id) {
-            m = &status->members[i];
-        }
-    }
-    if (m != NULL && (!p->votes || strcmp(m->address, address) != 0)) {
-        if (m->role != RAFT_VOTER || kl_node_can_spare(s->node, status, node_id)) {
-            change(w, group, KL_MEMBER_REMOVE, node_id, m->address);
-        }
-    } else if (!p->votes || !p->connected) {
-        return;
-    } else if (m == NULL) {
-        change(w, group, KL_MEMBER_ADD, node_id, address);
-    } else if (m->role == RAFT_SPARE) {
-        change(w, group, KL_MEMBER_STANDBY, node_id, address);
-    } else if (m->role == RAFT_STANDBY && !p->standby && m->match_index != 0 &&
-               m->match_index + KL_CATCH_UP_ENTRIES >= status->last_index) {
-        change(w, group, KL_MEMBER_VOTER, node_id, address);
-    }
-}
-
-/* The member list of a group names each data directory by generation: "ID" for the first, "ID.N"
- * for later ones. A voter that lost its disk must not vote before it has everything again, so it
- * is removed and added anew, step by step, by whoever leads. So is one that survived a recovery
- * (server/recover.h), which left it out. */
-static void reconcile_members(struct kl_steward *s, struct group_work *w, struct kl_group *group,
-                              const struct kl_group_status *status)
-{
-    struct kl_host_uv *directory = kl_node_host(s->node, 0);
-    struct kl_read read;
-
-    if (directory == NULL || atomic_load(&w->changing) ||
-        kl_group_read_local(kl_host_uv_group(directory), &read) != KL_OK) {
-        return;
-    }
-    for (size_t i = 0; i < s->node->view.nodes_n && !atomic_load(&w->changing); i++) {
-        Kluis__Store__NodeRecord *record = NULL;
-        struct place p = {.node_id = s->node->infos[i].node_id};
-
-        if (p.node_id != s->node->view.node_id &&
-            kl_core_node(&read.view, p.node_id, &record) == KL_OK && record->data_uuid.len != 0) {
-            kl_node_member_address(p.node_id, record->generation, p.address);
-            p.votes = s->node->view.votes(s->node, w->id, p.node_id);
-            p.standby = record->standby;
-            p.connected = kl_peers_connected(s->node->peers, p.node_id);
-            bring_member(s, w, group, status, &p);
-        }
-        kl_pb_wipe_free((ProtobufCMessage *)record, &kl_pb_allocator);
-    }
-    kl_group_read_local_end(kl_host_uv_group(directory), &read);
-}
-
 /* ---- the round ---- */
 
 static void look_at_directory(struct kl_steward *s, struct group_work *w,
@@ -512,7 +408,7 @@ static void look_at_group(struct kl_steward *s, struct group_work *w)
         serve_replace(s, w, status.ready);
     }
     if (st == KL_OK && status.ready) {
-        reconcile_members(s, w, group, &status);
+        kl_node_reconcile(s->node, group, &status, &w->members);
         kl_scheduler_tick(w->scheduler);
         kl_finisher_tick(w->finisher);
     }
@@ -606,7 +502,7 @@ static enum kl_status open_group_work(struct kl_steward *s, struct group_work *w
     };
     enum kl_status st;
 
-    w->id = id;
+    w->id = w->members.group = id;
     w->errand.steward = s;
     st = kl_scheduler_new(&so, &w->scheduler);
     return st != KL_OK ? st : kl_node_finisher_new(node, id, &w->finisher);
