@@ -183,7 +183,7 @@ static void change(struct kl_member_work *w, struct kl_group *group, enum kl_mem
 /* What a group makes of a node. */
 struct place {
     uint64_t node_id;
-    char address[48];
+    char address[KL_MEMBER_ADDRESS_LEN];
     bool votes;     /* it is to be a member here */
     bool standby;   /* but not to vote yet */
     bool connected; /* with the registered data directory */

@@ -97,6 +97,11 @@ static bool view_connected(void *ctx, uint64_t node_id)
     return kl_peers_connected(node->peers, node_id);
 }
 
+static void view_member_address(void *ctx, uint64_t node_id, char out[KL_MEMBER_ADDRESS_LEN])
+{
+    kl_node_registered_address(ctx, node_id, out);
+}
+
 static bool view_sealed(void *ctx)
 {
     struct kl_node *node = ctx;
@@ -231,6 +236,7 @@ static void lay_out(struct kl_node *node)
         .place = view_place,
         .placement = view_placement,
         .connected = view_connected,
+        .member_address = view_member_address,
         .sealed = view_sealed,
         .counters = view_counters,
         .may_add = kl_node_may_add,

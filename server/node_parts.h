@@ -80,7 +80,10 @@ KL_MUST_USE enum kl_status kl_node_open_peers(struct kl_node *node, char *err, s
 /* The groups that are open hear that a node came or went. */
 void kl_node_tell_groups(struct kl_node *node, uint64_t node_id, bool connected);
 /* How a group's member list names a data directory: "ID" for the first generation, "ID.N" later. */
-void kl_node_member_address(uint64_t node_id, uint64_t generation, char out[48]);
+void kl_node_member_address(uint64_t node_id, uint64_t generation, char out[KL_MEMBER_ADDRESS_LEN]);
+/* The same of the data directory that is registered here for the node; empty when there is none. */
+void kl_node_registered_address(struct kl_node *node, uint64_t node_id,
+                                char out[KL_MEMBER_ADDRESS_LEN]);
 /* A finisher for one group that calls other nodes through this node's dispatcher. */
 KL_MUST_USE enum kl_status kl_node_finisher_new(struct kl_node *node, uint16_t group,
                                                 struct kl_finisher **out);

@@ -9,14 +9,42 @@
 #include <string.h>
 #include <unistd.h>
 
-void kl_node_member_address(uint64_t node_id, uint64_t generation, char out[48])
+void kl_node_member_address(uint64_t node_id, uint64_t generation, char out[KL_MEMBER_ADDRESS_LEN])
 {
     if (generation == 0) {
-        (void)snprintf(out, 48, "%llu", (unsigned long long)node_id);
+        (void)snprintf(out, KL_MEMBER_ADDRESS_LEN, "%llu", (unsigned long long)node_id);
     } else {
-        (void)snprintf(out, 48, "%llu.%llu", (unsigned long long)node_id,
+        (void)snprintf(out, KL_MEMBER_ADDRESS_LEN, "%llu.%llu", (unsigned long long)node_id,
                        (unsigned long long)generation);
     }
+}
+
+/* What the directory here says of a node: KL_OK, KL_NOT_FOUND, KL_UNAVAILABLE while it is not open. */
+static enum kl_status record_of(struct kl_node *node, uint64_t id, Kluis__Store__NodeRecord **out)
+{
+    struct kl_host_uv *host = kl_node_host(node, 0);
+    struct kl_read read;
+    enum kl_status st;
+
+    *out = NULL;
+    if (host == NULL || kl_group_read_local(kl_host_uv_group(host), &read) != KL_OK) {
+        return KL_UNAVAILABLE;
+    }
+    st = kl_core_node(&read.view, id, out);
+    kl_group_read_local_end(kl_host_uv_group(host), &read);
+    return st;
+}
+
+void kl_node_registered_address(struct kl_node *node, uint64_t node_id,
+                                char out[KL_MEMBER_ADDRESS_LEN])
+{
+    Kluis__Store__NodeRecord *record = NULL;
+
+    out[0] = 0;
+    if (record_of(node, node_id, &record) == KL_OK && record->data_uuid.len != 0) {
+        kl_node_member_address(node_id, record->generation, out);
+    }
+    kl_pb_wipe_free((ProtobufCMessage *)record, &kl_pb_allocator);
 }
 
 /* What the directory says of a node's data directory: KL_OK, KL_FORBIDDEN, KL_DELETED when the node was
@@ -26,16 +54,9 @@ static enum kl_status registered(struct kl_node *node, uint64_t id, const uint8_
                                  bool must, uint64_t *generation)
 {
     Kluis__Store__NodeRecord *record = NULL;
-    struct kl_host_uv *host = kl_node_host(node, 0);
-    struct kl_read read;
-    enum kl_status st;
+    enum kl_status st = record_of(node, id, &record);
 
     *generation = 0;
-    if (host == NULL || kl_group_read_local(kl_host_uv_group(host), &read) != KL_OK) {
-        return KL_UNAVAILABLE;
-    }
-    st = kl_core_node(&read.view, id, &record);
-    kl_group_read_local_end(kl_host_uv_group(host), &read);
     if (st == KL_NOT_FOUND || (st == KL_OK && !record->removed && record->data_uuid.len == 0)) {
         st = must ? KL_NOT_FOUND : KL_OK;
     } else if (st == KL_OK && record->removed) {
@@ -141,7 +162,7 @@ static bool admitted(struct kl_node *node, uint64_t id, size_t group_at)
     int at = kl_node_position(node, id);
     struct kl_group_status status;
     uint64_t generation;
-    char address[48];
+    char address[KL_MEMBER_ADDRESS_LEN];
     bool yes;
 
     if (at < 0) {

@@ -15,20 +15,56 @@ static const struct kl_cli_column digest_rows[] = {
     {"RECORDS", "records"}, {"SHA256", "sha256"}, {"ERROR", "error"},
 };
 
-static void digest_one(struct kl_cli *cli, json_t *rows, uint32_t group, const char *address)
+/* A node that is asked, and whether it answers at all: a digest may take long, but a node that is down
+ * is not waited for in each group. */
+struct digest_node {
+    const Kluis__V1__NodeStatus *node;
+    const char *address;
+    enum kluis_status answers;
+};
+
+/* All nodes but the removed ones; with --node the one that has answered. */
+static size_t digest_nodes(struct kl_cli *cli, const Kluis__V1__ClusterStatusResponse *status,
+                           struct digest_node nodes[KL_NODES_MAX])
+{
+    const char *only = cli->args.text[KL_OPT_NODE];
+    size_t n = 0;
+
+    for (size_t i = 0; i < status->n_nodes && n < KL_NODES_MAX; i++) {
+        const Kluis__V1__NodeStatus *node = status->nodes[i];
+        struct digest_node *d = &nodes[n];
+        Kluis__V1__ClusterStatusResponse *own = NULL;
+
+        if (node->removed || (only != NULL && !node->self)) {
+            continue;
+        }
+        *d = (struct digest_node){node, only != NULL ? only : node->client_address, KLUIS_OK};
+        if (!node->self) {
+            d->answers = kl_cli_status_get(cli, d->address, KL_CLI_PROBE_MS, &own);
+            kl_cli_status_free(own);
+        }
+        n++;
+    }
+    return n;
+}
+
+static bool digest_one(struct kl_cli *cli, json_t *rows, uint32_t group,
+                       const struct digest_node *node)
 {
     Kluis__V1__ClusterDigestRequest request = KLUIS__V1__CLUSTER_DIGEST_REQUEST__INIT;
     Kluis__V1__ClusterDigestResponse *r;
     json_t *row = kl_cli_must(json_object());
     void *response = NULL;
-    enum kluis_status st;
+    enum kluis_status st = node->answers;
 
     request.group = group;
-    st = kl_cli_rpc(cli, "/kluis.v1.Cluster/Digest", &request, false, address, 0,
-                    &kluis__v1__cluster_digest_response__descriptor, &response);
+    if (st == KLUIS_OK) {
+        st = kl_cli_rpc(cli, "/kluis.v1.Cluster/Digest", &request, false, node->address, 0,
+                        &kluis__v1__cluster_digest_response__descriptor, &response);
+    }
     r = response;
     kl_cli_put(row, "group", kl_cli_integer(group));
-    kl_cli_put(row, "node", kl_cli_text(address));
+    kl_cli_put(row, "node", kl_cli_text(node->address));
     if (st == KLUIS_OK) {
         kl_cli_put(row, "appliedIndex", kl_cli_integer(r->applied_index));
         kl_cli_put(row, "records", kl_cli_integer(r->records));
@@ -38,6 +74,21 @@ static void digest_one(struct kl_cli *cli, json_t *rows, uint32_t group, const c
     }
     kl_cli_append(rows, row);
     kl_pb_wipe_free(response, &kl_pb_allocator);
+    return st == KLUIS_OK;
+}
+
+/* One group's digest at every node that holds it; false unless all gave one. */
+static bool digest_group(struct kl_cli *cli, json_t *rows, uint32_t group,
+                         const struct digest_node *nodes, size_t n)
+{
+    bool all = true;
+
+    for (size_t i = 0; i < n; i++) {
+        if (kl_cli_holds(nodes[i].node, group)) {
+            all = digest_one(cli, rows, group, &nodes[i]) && all;
+        }
+    }
+    return all;
 }
 
 /* Two rows of one group at one index must agree. */
@@ -59,38 +110,25 @@ static bool agree(const json_t *rows)
     return true;
 }
 
-static const char *nth_address(const struct kl_cli *cli,
-                               const Kluis__V1__ClusterStatusResponse *status, size_t i)
-{
-    const char *node = cli->args.text[KL_OPT_NODE];
-
-    if (node != NULL) {
-        return i == 0 ? node : NULL;
-    }
-    return i < status->n_nodes ? status->nodes[i]->client_address : NULL;
-}
-
 int kl_cli_cluster_digest(struct kl_cli *cli)
 {
     Kluis__V1__ClusterStatusResponse *status = NULL;
     enum kluis_status st = kl_cli_status_get(cli, cli->args.text[KL_OPT_NODE], 0, &status);
+    struct digest_node nodes[KL_NODES_MAX];
+    bool all = true;
     json_t *rows;
-    const char *address;
+    size_t n;
     bool same;
     int code;
 
     if (st != KLUIS_OK) {
         return kl_cli_failed(cli, st);
     }
+    n = digest_nodes(cli, status, nodes);
     rows = kl_cli_must(json_array());
-    for (size_t g = 0; g < status->n_groups; g++) {
-        uint32_t group = status->groups[g]->group;
-
-        if (cli->args.given[KL_OPT_GROUP] && group != cli->args.number[KL_OPT_GROUP]) {
-            continue;
-        }
-        for (size_t i = 0; (address = nth_address(cli, status, i)) != NULL; i++) {
-            digest_one(cli, rows, group, address);
+    for (uint32_t group = 0; group < KL_GROUPS_MAX; group++) {
+        if (!cli->args.given[KL_OPT_GROUP] || group == cli->args.number[KL_OPT_GROUP]) {
+            all = digest_group(cli, rows, group, nodes, n) && all;
         }
     }
     kl_cli_status_free(status);
@@ -102,7 +140,7 @@ int kl_cli_cluster_digest(struct kl_cli *cli)
             "two nodes differ at the same index: keep their data directories and "
             "replace the one that is in the minority");
     }
-    return code;
+    return code == KL_CLI_OK && !all ? KL_CLI_UNAVAILABLE : code;
 }
 
 /* ---------------------------------------------------------------- steering */
@@ -221,14 +259,12 @@ static bool health_one(struct kl_cli *cli, const char *endpoint, json_t *rows)
     static const char *const names[] = {"UNKNOWN", "SERVING", "NOT_SERVING"};
     Kluis__V1__HealthCheckRequest request = KLUIS__V1__HEALTH_CHECK_REQUEST__INIT;
     const Kluis__V1__HealthCheckResponse *r;
-    uint32_t timeout_ms = cli->settings.timeout_ms;
     json_t *row = kl_cli_must(json_object());
     void *response = NULL;
     bool serving = false;
     enum kluis_status st;
 
-    timeout_ms = timeout_ms == 0 || timeout_ms > KL_CLI_PROBE_MS ? KL_CLI_PROBE_MS : timeout_ms;
-    st = kl_cli_rpc(cli, "/kluis.v1.Health/Check", &request, false, endpoint, timeout_ms,
+    st = kl_cli_rpc(cli, "/kluis.v1.Health/Check", &request, false, endpoint, kl_cli_probe_ms(cli),
                     &kluis__v1__health_check_response__descriptor, &response);
     r = response;
     kl_cli_put(row, "endpoint", kl_cli_text(endpoint));

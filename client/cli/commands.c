@@ -250,7 +250,7 @@ const struct kl_cli_command kl_cli_commands[] = {
      USES(cluster_status_uses), false, kl_cli_cluster_status},
     {"cluster", "digest", "Compare the stored state of all nodes",
      "A digest covers all keys and values: nodes at the same applied index must have the same one. "
-     "Exit status 1 when two differ at one index.",
+     "Exit status 1 when two differ at one index, 6 when not every node answers.",
      "cluster digest\ncluster digest --group 1\n", USES(cluster_digest_uses), false,
      kl_cli_cluster_digest},
     {"cluster", "move-leader", "Hand the leadership of a group over",

@@ -83,10 +83,15 @@ static void add_row(struct watch *w, uint32_t group, const char *role, uint64_t 
     w->done = w->done && done;
 }
 
-/* The node is to be a voter of the group, or a standby that has caught up. */
-static void look_in(struct watch *w, const Kluis__V1__GroupStatus *g)
+/* The node is to be a voter of the group, or a standby that has caught up, with the data directory that
+ * is registered: a group still lists the former one of a node that was replaced, until it removes it. */
+static void look_in(struct watch *w, const Kluis__V1__NodeStatus *node,
+                    const Kluis__V1__GroupStatus *g)
 {
-    const Kluis__V1__GroupStatus__Member *m = member_of(g, w->node_id);
+    const Kluis__V1__GroupStatus__Member *listed = member_of(g, w->node_id);
+    bool former = listed != NULL && node->member_address[0] != '\0' &&
+                  strcmp(listed->address, node->member_address) != 0;
+    const Kluis__V1__GroupStatus__Member *m = former ? NULL : listed;
     uint64_t have = m == NULL ? 0 : m->match_index;
     uint64_t behind = g->last_index > have ? g->last_index - have : 0;
     bool voter = m != NULL && strcmp(m->role, "voter") == 0;
@@ -95,7 +100,10 @@ static void look_in(struct watch *w, const Kluis__V1__GroupStatus *g)
 
     if (!done) {
         (void)snprintf(text, sizeof text, "group %u: %s, %llu%%, %llu entries behind",
-                       (unsigned)g->group, m == NULL ? "not a member yet" : m->role,
+                       (unsigned)g->group,
+                       m != NULL ? m->role
+                       : former  ? "its former data directory is still a member"
+                                 : "not a member yet",
                        (unsigned long long)(g->last_index == 0 ? 0 : have * 100 / g->last_index),
                        (unsigned long long)behind);
         add_text(w, text);
@@ -131,34 +139,44 @@ static void look_quiet(struct watch *w, const Status *s, const Kluis__V1__GroupS
     add_row(w, g->group, leader == NULL ? "" : leader->name, 0, !in && leader != NULL);
 }
 
-static bool holds(const Kluis__V1__NodeStatus *node, uint32_t group)
+static bool anybody_holds(const Status *s, uint32_t group)
 {
-    for (size_t i = 0; node != NULL && i < node->n_groups; i++) {
-        if (node->groups[i] == group) {
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        if (kl_cli_holds(s->nodes[i], group)) {
             return true;
         }
     }
     return false;
 }
 
-static bool anybody_holds(const Status *s, uint32_t group)
+/* What the directory's leader says of the nodes: the others may not have heard yet of what was told it. */
+static const Status *newest(Status *const *all, size_t n)
 {
-    for (size_t i = 0; i < s->n_nodes; i++) {
-        if (holds(s->nodes[i], group)) {
-            return true;
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < all[i]->n_groups; k++) {
+            if (all[i]->groups[k]->group == 0 && strcmp(all[i]->groups[k]->role, "leader") == 0) {
+                return all[i];
+            }
         }
     }
-    return false;
+    return NULL;
 }
 
 static void look(struct watch *w, Status *const *all, size_t n)
 {
-    const Status *s = all[0];
-    const Kluis__V1__NodeStatus *node = node_of(s, w->node_id);
+    const Status *s = newest(all, n);
+    const Kluis__V1__NodeStatus *node;
     char text[LINE_LEN];
 
+    if (s == NULL) {
+        add_text(w, "group 0: no leader answers");
+        w->done = false;
+        return;
+    }
+    node = node_of(s, w->node_id);
+
     if (w->goal == GOAL_IN && node == NULL) {
-        add_text(w, "not known to every node yet");
+        add_text(w, "not known yet");
         w->done = false;
     } else if (w->goal == GOAL_IN && !node->connected && !node->self) {
         (void)snprintf(text, sizeof text, "%s is not connected: start kluisd there", node->name);
@@ -167,7 +185,7 @@ static void look(struct watch *w, Status *const *all, size_t n)
     for (uint32_t group = 0; group < KL_GROUPS_MAX; group++) {
         const Kluis__V1__GroupStatus *g;
 
-        if (w->goal == GOAL_IN ? !holds(node, group) : !anybody_holds(s, group)) {
+        if (w->goal == GOAL_IN ? !kl_cli_holds(node, group) : !anybody_holds(s, group)) {
             continue;
         }
         g = led_group(all, n, group);
@@ -176,7 +194,7 @@ static void look(struct watch *w, Status *const *all, size_t n)
             add_text(w, text);
             w->done = false;
         } else if (w->goal == GOAL_IN) {
-            look_in(w, g);
+            look_in(w, node, g);
         } else if (w->goal == GOAL_OUT) {
             look_out(w, g);
         } else {

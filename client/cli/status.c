@@ -32,17 +32,37 @@ enum kluis_status kl_cli_rpc(struct kl_cli *cli, const char *method, const void 
     return st;
 }
 
+uint32_t kl_cli_probe_ms(const struct kl_cli *cli)
+{
+    uint32_t given = cli->settings.timeout_ms;
+
+    return given == 0 || given > KL_CLI_PROBE_MS ? KL_CLI_PROBE_MS : given;
+}
+
 enum kluis_status kl_cli_status_get(struct kl_cli *cli, const char *node, uint32_t timeout_ms,
                                     Kluis__V1__ClusterStatusResponse **out)
 {
     Kluis__V1__ClusterStatusRequest request = KLUIS__V1__CLUSTER_STATUS_REQUEST__INIT;
     void *response = NULL;
-    enum kluis_status st =
-        kl_cli_rpc(cli, "/kluis.v1.Cluster/Status", &request, false, node, timeout_ms,
-                   &kluis__v1__cluster_status_response__descriptor, &response);
+    enum kluis_status st;
 
+    if (node != NULL && timeout_ms == 0) {
+        timeout_ms = kl_cli_probe_ms(cli);
+    }
+    st = kl_cli_rpc(cli, "/kluis.v1.Cluster/Status", &request, false, node, timeout_ms,
+                    &kluis__v1__cluster_status_response__descriptor, &response);
     *out = response;
     return st;
+}
+
+bool kl_cli_holds(const Kluis__V1__NodeStatus *node, uint32_t group)
+{
+    for (size_t i = 0; node != NULL && i < node->n_groups; i++) {
+        if (node->groups[i] == group) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void kl_cli_status_free(Kluis__V1__ClusterStatusResponse *status)

@@ -87,6 +87,7 @@ static enum kl_status add_nodes(const struct kl_node_view *node,
         const struct kl_node_info *info = &node->nodes[i];
         const unsigned marks = info->marks;
         Kluis__V1__NodeStatus *s = kl_pb_new(&kluis__v1__node_status__descriptor);
+        char address[KL_MEMBER_ADDRESS_LEN];
 
         if (s == NULL) {
             return KL_NO_MEMORY;
@@ -99,11 +100,12 @@ static enum kl_status add_nodes(const struct kl_node_view *node,
         s->drained = (marks & KL_NODE_DRAINED) != 0;
         s->removed = (marks & KL_NODE_REMOVED) != 0;
         s->connected = s->self || node->connected(node->ctx, info->node_id);
+        node->member_address(node->ctx, info->node_id, address);
         kl_clock_of_node(&clock, s);
         if (kl_pb_string(&s->name, info->name) != KL_OK ||
             kl_pb_string(&s->region, info->region) != KL_OK ||
             kl_pb_string(&s->client_address, info->client_address) != KL_OK ||
-            add_held(node, s) != KL_OK) {
+            kl_pb_string(&s->member_address, address) != KL_OK || add_held(node, s) != KL_OK) {
             return KL_NO_MEMORY;
         }
     }

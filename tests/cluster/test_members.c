@@ -12,6 +12,7 @@
 enum {
     VAULT_GROUP = 1,
     EXIT_CLI_CONFLICT = 4,
+    EXIT_CLI_UNAVAILABLE = 6,
     EXIT_CLI_BAD_INPUT = 7,
     EXIT_DUPLICATE = 8,
     LEADER_MS = 20000,
@@ -176,27 +177,32 @@ static void check_add(struct fixture *f, unsigned node, const char *region, cons
     end_kluis(f, start_add(f, node, region, more), code, text);
 }
 
-/* The role that the leader of the group gives the node; "" when it is no member, NULL without leader. */
-static const char *role_in(struct fixture *f, uint32_t group, uint64_t node_id)
+/* What the leader of a group says of a member: both empty when it is none. */
+struct member {
+    char role[16];
+    char address[48];
+};
+
+static struct member member_in(struct fixture *f, uint32_t group, uint64_t node_id)
 {
-    static char role[16];
+    struct member m = {"", ""};
     int leader = cluster_leader(f->cluster, f->client, group, LEADER_MS);
     Kluis__V1__ClusterStatusResponse *s =
         leader < 0 ? NULL : cluster_status(f->cluster, f->client, (unsigned)leader);
 
-    if (s == NULL) {
-        return NULL;
-    }
-    role[0] = 0;
+    CHECK(s != NULL);
     for (size_t g = 0; g < s->n_groups; g++) {
         for (size_t i = 0; s->groups[g]->group == group && i < s->groups[g]->n_members; i++) {
-            if (s->groups[g]->members[i]->node_id == node_id) {
-                (void)snprintf(role, sizeof role, "%s", s->groups[g]->members[i]->role);
+            const Kluis__V1__GroupStatus__Member *listed = s->groups[g]->members[i];
+
+            if (listed->node_id == node_id) {
+                (void)snprintf(m.role, sizeof m.role, "%s", listed->role);
+                (void)snprintf(m.address, sizeof m.address, "%s", listed->address);
             }
         }
     }
     kluis__v1__cluster_status_response__free_unpacked(s, NULL);
-    return role;
+    return m;
 }
 
 /* Does the node see all of them connected? */
@@ -241,11 +247,11 @@ TEST(members, grow_and_shrink)
     cluster_start(f.cluster, fresh);
     end_kluis(&f, adding, 0, "standby");
     for (uint32_t g = 0; g <= VAULT_GROUP; g++) {
-        CHECK_STR(role_in(&f, g, fresh + 1), "standby");
+        CHECK_STR(member_in(&f, g, fresh + 1).role, "standby");
     }
     check_kluis(&f, (const char *[]){"promote", "--node-id", "4", NULL}, 0, "voter");
     for (uint32_t g = 0; g <= VAULT_GROUP; g++) {
-        CHECK_STR(role_in(&f, g, fresh + 1), "voter");
+        CHECK_STR(member_in(&f, g, fresh + 1).role, "voter");
         CHECK_EQ(cluster_transfer(f.cluster, f.client, g, fresh, LEADER_MS), KLUIS_OK);
     }
     CHECK(workload_progress(f.load, 50));
@@ -260,11 +266,40 @@ TEST(members, grow_and_shrink)
     check_kluis(&f, (const char *[]){"remove-node", "--node-id", "9", NULL}, 3, "node_id");
     check_kluis(&f, (const char *[]){"remove-node", "--node-id", "2", NULL}, 0, "GROUP");
     for (uint32_t g = 0; g <= VAULT_GROUP; g++) {
-        CHECK_STR(role_in(&f, g, 2), "");
+        CHECK_STR(member_in(&f, g, 2).role, "");
     }
+    check_kluis(&f, (const char *[]){"promote", "--node-id", "2", NULL}, 3,
+                "a node of the cluster");
     CHECK_EQ(cluster_wait(f.cluster, 1, SETTLE_MS), EXIT_DUPLICATE); /* it is told so */
     cluster_start(f.cluster, 1);
     CHECK_EQ(cluster_wait(f.cluster, 1, SETTLE_MS), EXIT_DUPLICATE); /* and again */
+    CHECK(workload_progress(f.load, 50));
+    teardown(&f);
+}
+
+/* A node loses its disk: when replace-node says that it is done, every group has the new directory for a
+ * voter, and none the former one. digest then speaks for all nodes, and of one that is down it says so. */
+TEST(members, replace)
+{
+    const struct cluster_options options = {.nodes = 3};
+    struct fixture f;
+
+    setup(&f, &options);
+    CHECK(workload_progress(f.load, 50));
+    cluster_kill(f.cluster, 2);
+    cluster_wipe(f.cluster, 2);
+    check_kluis(&f, (const char *[]){"replace-node", "--node-id", "3", NULL}, 3, "--join");
+    cluster_start(f.cluster, 2);
+    CHECK(cluster_log_wait(f.cluster, 2, "kluis cluster replace-node", SETTLE_MS));
+    check_kluis(&f, (const char *[]){"replace-node", "--node-id", "3", NULL}, 0, "voter");
+    for (uint32_t g = 0; g <= VAULT_GROUP; g++) {
+        CHECK_STR(member_in(&f, g, 3).address, "3.1");
+        CHECK_STR(member_in(&f, g, 3).role, "voter");
+    }
+    check_kluis(&f, (const char *[]){"digest", NULL}, 0, cluster_endpoint(f.cluster, 2));
+    cluster_kill(f.cluster, 2);
+    check_kluis(&f, (const char *[]){"digest", NULL}, EXIT_CLI_UNAVAILABLE, "UNAVAILABLE");
+    cluster_start(f.cluster, 2);
     CHECK(workload_progress(f.load, 50));
     teardown(&f);
 }

@@ -75,6 +75,12 @@ static bool view_connected(void *ctx, uint64_t id)
     return id == 1 || atomic_load(&n->reaches_all);
 }
 
+static void view_member_address(void *ctx, uint64_t id, char out[KL_MEMBER_ADDRESS_LEN])
+{
+    (void)ctx;
+    (void)snprintf(out, KL_MEMBER_ADDRESS_LEN, "%llu", (unsigned long long)id);
+}
+
 static bool view_sealed(void *ctx)
 {
     struct node *n = ctx;
@@ -234,6 +240,7 @@ static void make_node(struct fix *f, size_t i, size_t groups)
         .place = view_place,
         .placement = view_placement,
         .connected = view_connected,
+        .member_address = view_member_address,
         .sealed = view_sealed,
         .counters = view_counters,
         .may_add = view_may_add,

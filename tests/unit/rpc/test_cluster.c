@@ -20,6 +20,7 @@ TEST(cluster, status)
     CHECK_EQ(r->n_nodes, 2);
     CHECK(r->nodes[0]->self && !r->nodes[1]->self && !r->nodes[1]->connected);
     CHECK_STR(r->nodes[1]->client_address, "127.0.0.1:1002");
+    CHECK_STR(r->nodes[1]->member_address, "2");
     CHECK_EQ(r->n_groups, 2);
     CHECK_STR(r->groups[0]->role, "leader");
     CHECK_EQ(r->groups[1]->n_members, 2);

@@ -69,6 +69,12 @@ static bool view_connected(void *ctx, uint64_t id)
     return false;
 }
 
+static void view_member_address(void *ctx, uint64_t id, char out[KL_MEMBER_ADDRESS_LEN])
+{
+    (void)ctx;
+    (void)snprintf(out, KL_MEMBER_ADDRESS_LEN, "%llu", (unsigned long long)id);
+}
+
 static bool view_sealed(void *ctx)
 {
     (void)ctx;
@@ -237,6 +243,7 @@ static void node_open(struct node *n, bool first, struct kl_seal *seal,
         .place = view_place,
         .placement = view_placement,
         .connected = view_connected,
+        .member_address = view_member_address,
         .sealed = view_sealed,
         .counters = view_counters,
         .clock = view_clock,
