@@ -48,17 +48,28 @@ static const Kluis__V1__NodeStatus *node_of(const Status *s, uint64_t id)
     return NULL;
 }
 
-static const Kluis__V1__GroupStatus *led_group(Status *const *all, size_t n, uint32_t group)
+/* Who leads a group, by what it says itself; of two, who has not heard yet that it leads no more is not
+ * the one. */
+struct led {
+    const Status *by;
+    const Kluis__V1__GroupStatus *group; /* NULL: nobody says so */
+};
+
+static struct led leader_of(Status *const *all, size_t n, uint32_t group)
 {
+    struct led led = {NULL, NULL};
+
     for (size_t i = 0; i < n; i++) {
         for (size_t k = 0; k < all[i]->n_groups; k++) {
-            if (all[i]->groups[k]->group == group &&
-                strcmp(all[i]->groups[k]->role, "leader") == 0) {
-                return all[i]->groups[k];
+            const Kluis__V1__GroupStatus *g = all[i]->groups[k];
+
+            if (g->group == group && strcmp(g->role, "leader") == 0 &&
+                (led.group == NULL || g->term > led.group->term)) {
+                led = (struct led){all[i], g};
             }
         }
     }
-    return NULL;
+    return led;
 }
 
 static const Kluis__V1__GroupStatus__Member *member_of(const Kluis__V1__GroupStatus *g, uint64_t id)
@@ -149,22 +160,11 @@ static bool anybody_holds(const Status *s, uint32_t group)
     return false;
 }
 
-/* What the directory's leader says of the nodes: the others may not have heard yet of what was told it. */
-static const Status *newest(Status *const *all, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        for (size_t k = 0; k < all[i]->n_groups; k++) {
-            if (all[i]->groups[k]->group == 0 && strcmp(all[i]->groups[k]->role, "leader") == 0) {
-                return all[i];
-            }
-        }
-    }
-    return NULL;
-}
-
+/* The directory's leader is believed about the nodes: the others may not have heard yet of what was told
+ * it. */
 static void look(struct watch *w, Status *const *all, size_t n)
 {
-    const Status *s = newest(all, n);
+    const Status *s = leader_of(all, n, 0).by;
     const Kluis__V1__NodeStatus *node;
     char text[LINE_LEN];
 
@@ -188,7 +188,7 @@ static void look(struct watch *w, Status *const *all, size_t n)
         if (w->goal == GOAL_IN ? !kl_cli_holds(node, group) : !anybody_holds(s, group)) {
             continue;
         }
-        g = led_group(all, n, group);
+        g = leader_of(all, n, group).group;
         if (g == NULL) {
             (void)snprintf(text, sizeof text, "group %u: no leader answers", (unsigned)group);
             add_text(w, text);
