@@ -187,11 +187,12 @@ static struct member member_in(struct fixture *f, uint32_t group, uint64_t node_
 {
     struct member m = {"", ""};
     int leader = cluster_leader(f->cluster, f->client, group, LEADER_MS);
-    Kluis__V1__ClusterStatusResponse *s =
-        leader < 0 ? NULL : cluster_status(f->cluster, f->client, (unsigned)leader);
+    Kluis__V1__ClusterStatusResponse *s = NULL;
 
+    CHECK(leader >= 0);
+    s = cluster_status(f->cluster, f->client, (unsigned)leader);
     CHECK(s != NULL);
-    for (size_t g = 0; g < s->n_groups; g++) {
+    for (size_t g = 0; s != NULL && g < s->n_groups; g++) {
         for (size_t i = 0; s->groups[g]->group == group && i < s->groups[g]->n_members; i++) {
             const Kluis__V1__GroupStatus__Member *listed = s->groups[g]->members[i];
 
