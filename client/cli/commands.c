@@ -263,7 +263,8 @@ const struct kl_cli_command kl_cli_commands[] = {
      USES(cluster_transfer_uses), false, kl_cli_cluster_transfer},
     {"cluster", "replace-node", "Take a node with a new data directory into the cluster",
      "For a node whose disk was lost: move its data directory away, run kluisd --join, start it, "
-     "then this. It is filled from the others while they serve. Needs the right cluster/admin.",
+     "then this. It waits up to 30 s for the node to come; it is filled from the others while "
+     "they serve. Needs the right cluster/admin.",
      "cluster replace-node --node-id 3\n", USES(cluster_node_uses), false,
      kl_cli_cluster_replace_node},
     {"cluster", "add-node", "Add a node to the running cluster",

@@ -10,7 +10,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { POLL_MS = 300, ASK_MS = 2000, LINE_LEN = 1024, CAUGHT_UP = 256 };
+enum {
+    POLL_MS = 300,
+    ASK_MS = 2000,
+    ABSENT_MS = 30000, /* replace-node waits so long for the node to come with its new directory */
+    LINE_LEN = 1024,
+    CAUGHT_UP = 256
+};
 
 /* What is waited for. */
 enum goal { GOAL_IN, GOAL_OUT, GOAL_QUIET };
@@ -283,14 +289,22 @@ static int wait_for(struct watch *w)
                : kl_cli_print(cli, w->rows, rows_of, sizeof rows_of / sizeof rows_of[0]);
 }
 
-/* Tells the directory, then waits. */
-static int tell(struct watch *w, const char *method, const void *request,
-                const ProtobufCMessageDescriptor *type)
+static enum kluis_status ask(struct watch *w, const char *method, const void *request,
+                             const ProtobufCMessageDescriptor *type)
 {
     void *response = NULL;
     enum kluis_status st = kl_cli_rpc(w->cli, method, request, true, NULL, 0, type, &response);
 
     kl_pb_wipe_free(response, &kl_pb_allocator);
+    return st;
+}
+
+/* Tells the directory, then waits. */
+static int tell(struct watch *w, const char *method, const void *request,
+                const ProtobufCMessageDescriptor *type)
+{
+    enum kluis_status st = ask(w, method, request, type);
+
     return st == KLUIS_OK ? wait_for(w) : kl_cli_failed(w->cli, st);
 }
 
@@ -327,14 +341,42 @@ int kl_cli_cluster_promote(struct kl_cli *cli)
                 &kluis__v1__cluster_promote_node_response__descriptor);
 }
 
+/* Writes down that a node of the cluster does not wait with a new data directory; false: no such node. */
+static bool note_absent(struct watch *w)
+{
+    Status *s = NULL;
+    const Kluis__V1__NodeStatus *node = NULL;
+
+    if (kl_cli_status_get(w->cli, NULL, 0, &s) == KLUIS_OK) {
+        node = node_of(s, w->node_id);
+    }
+    if (node != NULL) {
+        (void)snprintf(w->line, sizeof w->line,
+                       "%s does not wait with a new data directory yet: start kluisd there",
+                       node->name);
+    }
+    kl_cli_status_free(s);
+    return node != NULL;
+}
+
+/* A node that was started just now is at the leader's door a moment later: it is waited for. */
 int kl_cli_cluster_replace_node(struct kl_cli *cli)
 {
+    static const char method[] = "/kluis.v1.Cluster/ReplaceNode";
+    const ProtobufCMessageDescriptor *type = &kluis__v1__cluster_replace_node_response__descriptor;
+    const struct timespec pause = {0, POLL_MS * 1000000L};
     Kluis__V1__ClusterReplaceNodeRequest request = KLUIS__V1__CLUSTER_REPLACE_NODE_REQUEST__INIT;
     struct watch w = {.cli = cli, .goal = GOAL_IN, .node_id = cli->args.number[KL_OPT_NODE_ID]};
+    unsigned rounds = cli->args.given[KL_OPT_NO_WAIT] || !note_absent(&w) ? 0 : ABSENT_MS / POLL_MS;
+    enum kluis_status st;
 
     request.node_id = w.node_id;
-    return tell(&w, "/kluis.v1.Cluster/ReplaceNode", &request,
-                &kluis__v1__cluster_replace_node_response__descriptor);
+    while ((st = ask(&w, method, &request, type)) == KLUIS_NOT_FOUND && rounds > 0) {
+        rounds--;
+        say(&w);
+        (void)nanosleep(&pause, NULL);
+    }
+    return st == KLUIS_OK ? wait_for(&w) : kl_cli_failed(cli, st);
 }
 
 int kl_cli_cluster_remove_node(struct kl_cli *cli)

@@ -284,15 +284,19 @@ TEST(members, replace)
 {
     const struct cluster_options options = {.nodes = 3};
     struct fixture f;
+    pid_t replacing;
 
     setup(&f, &options);
     CHECK(workload_progress(f.load, 50));
     cluster_kill(f.cluster, 2);
     cluster_wipe(f.cluster, 2);
-    check_kluis(&f, (const char *[]){"replace-node", "--node-id", "3", NULL}, 3, "--join");
+    check_kluis(&f, (const char *[]){"replace-node", "--node-id", "9", NULL}, 3, "configuration");
+    check_kluis(&f, (const char *[]){"replace-node", "--node-id", "3", "--no-wait", NULL}, 3,
+                "--join");
+    replacing = start_kluis(&f, (const char *[]){"replace-node", "--node-id", "3", NULL});
+    CHECK(says(&f, "n3 does not wait with a new data directory yet: start kluisd there"));
     cluster_start(f.cluster, 2);
-    CHECK(cluster_log_wait(f.cluster, 2, "kluis cluster replace-node", SETTLE_MS));
-    check_kluis(&f, (const char *[]){"replace-node", "--node-id", "3", NULL}, 0, "voter");
+    end_kluis(&f, replacing, 0, "voter");
     for (uint32_t g = 0; g <= VAULT_GROUP; g++) {
         CHECK_STR(member_in(&f, g, 3).address, "3.1");
         CHECK_STR(member_in(&f, g, 3).role, "voter");
