@@ -594,6 +594,20 @@ int cluster_run_to(struct cluster *c, const char *log, const char *const *words,
     return wait_until(spawn(c, words, log), timeout_ms);
 }
 
+bool cluster_run_until(struct cluster *c, unsigned node, const char *const *words, const char *text,
+                       unsigned timeout_ms)
+{
+    pid_t pid = spawn(c, words, c->nodes[node].log);
+    bool said = cluster_log_wait(c, node, text, timeout_ms);
+    bool runs = waitpid(pid, NULL, WNOHANG) == 0;
+
+    if (runs) {
+        (void)kill(pid, SIGKILL);
+        (void)wait_exit(pid);
+    }
+    return said && runs;
+}
+
 int cluster_cli(struct cluster *c, const char *const *words, char *out, size_t out_len)
 {
     char program[sizeof c->kluisd + 32];

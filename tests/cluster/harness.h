@@ -73,6 +73,10 @@ int cluster_run(struct cluster *c, unsigned node, const char *const *words);
 /* The same with a file for its output and a time of its own. */
 int cluster_run_to(struct cluster *c, const char *log, const char *const *words,
                    unsigned timeout_ms);
+/* Runs it until the node's log has the text, then kills it; false: it did not come, or kluisd ended by
+ * itself. */
+bool cluster_run_until(struct cluster *c, unsigned node, const char *const *words, const char *text,
+                       unsigned timeout_ms);
 /* Sets a node's wall clock off by so much, "+0" or "-100d", now and for its later processes. Its
  * monotonic clock stays what it is. Takes a second or two. */
 void cluster_set_clock(struct cluster *c, unsigned node, const char *off);
