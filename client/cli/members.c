@@ -359,7 +359,8 @@ static bool note_absent(struct watch *w)
     return node != NULL;
 }
 
-/* A node that was started just now is at the leader's door a moment later: it is waited for. */
+/* The leader hears of a node that was started just now a moment later: it is waited for. An id that no
+ * node has is asked for once more, so that the last error is of that. */
 int kl_cli_cluster_replace_node(struct kl_cli *cli)
 {
     static const char method[] = "/kluis.v1.Cluster/ReplaceNode";
@@ -367,12 +368,12 @@ int kl_cli_cluster_replace_node(struct kl_cli *cli)
     const struct timespec pause = {0, POLL_MS * 1000000L};
     Kluis__V1__ClusterReplaceNodeRequest request = KLUIS__V1__CLUSTER_REPLACE_NODE_REQUEST__INIT;
     struct watch w = {.cli = cli, .goal = GOAL_IN, .node_id = cli->args.number[KL_OPT_NODE_ID]};
-    unsigned rounds = cli->args.given[KL_OPT_NO_WAIT] || !note_absent(&w) ? 0 : ABSENT_MS / POLL_MS;
+    unsigned rounds = cli->args.given[KL_OPT_NO_WAIT] ? 0 : ABSENT_MS / POLL_MS;
     enum kluis_status st;
 
     request.node_id = w.node_id;
     while ((st = ask(&w, method, &request, type)) == KLUIS_NOT_FOUND && rounds > 0) {
-        rounds--;
+        rounds = w.line[0] != '\0' || note_absent(&w) ? rounds - 1 : 0;
         say(&w);
         (void)nanosleep(&pause, NULL);
     }
