@@ -281,6 +281,18 @@ enum kl_status kl_plan_cluster_status(struct kl_call *call, struct kl_plan *plan
 
 /* ---- digest ---- */
 
+/* The index that the snapshot itself tells: read->applied may be one behind it, and two nodes that are
+ * compared would seem to differ at that index. */
+static enum kl_status digest_index(const struct kl_read *read, uint64_t *out)
+{
+    Kluis__Store__AppliedRecord *applied = NULL;
+    enum kl_status st = kl_core_applied(&read->view, &applied);
+
+    *out = st == KL_OK ? applied->index : 0;
+    kl_pb_wipe_free((ProtobufCMessage *)applied, &kl_pb_allocator);
+    return st == KL_NOT_FOUND ? KL_OK : st; /* nothing was ever applied */
+}
+
 enum kl_status kl_plan_cluster_digest(struct kl_call *call, struct kl_plan *plan)
 {
     Kluis__V1__ClusterDigestResponse *r = kl_response(call);
@@ -297,8 +309,10 @@ enum kl_status kl_plan_cluster_digest(struct kl_call *call, struct kl_plan *plan
     if (st != KL_OK) {
         return st;
     }
-    st = kl_kv_digest(read.store.kv, read.store.snap, sum, &records);
-    r->applied_index = read.applied;
+    st = digest_index(&read, &r->applied_index);
+    if (st == KL_OK) {
+        st = kl_kv_digest(read.store.kv, read.store.snap, sum, &records);
+    }
     kl_group_read_local_end(call->group, &read);
     r->records = records;
     return st == KL_OK ? kl_pb_copy(&r->sha256, kl_bytes_of(sum, sizeof sum)) : st;

@@ -325,7 +325,7 @@ static enum kl_status open_read(struct fake_store *s, struct kl_read *read)
     (void)pthread_mutex_lock(&s->lock);
     read->store = (struct kl_kv_view){s->kv, kl_kv_snap_new(s->kv)};
     read->view = kl_kv_view(&read->store);
-    read->applied = s->index;
+    read->applied = s->index - (s->index != 0); /* at least this is in it */
     (void)pthread_mutex_unlock(&s->lock);
     return read->store.snap == NULL ? KL_NO_MEMORY : KL_OK;
 }

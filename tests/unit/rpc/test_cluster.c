@@ -49,11 +49,14 @@ TEST(cluster, status)
     fix_free(f);
 }
 
-/* The digest is that of the store; a group that is not there is named. */
+/* The digest is that of the store, at the index that the store has; a group that is not there is named. */
 TEST(cluster, digest)
 {
     struct fix *f = fix_new(1);
     Kluis__V1__ClusterDigestRequest req = KLUIS__V1__CLUSTER_DIGEST_REQUEST__INIT;
+    struct kl_kv_view store = {.kv = fake_store_kv(f->stores[1])};
+    const struct kl_view view = kl_kv_view(&store);
+    Kluis__Store__AppliedRecord *applied = NULL;
     uint8_t sum[32];
     uint64_t records;
     struct answer a;
@@ -62,7 +65,10 @@ TEST(cluster, digest)
     req.group = 1;
     a = call(f, "/kluis.v1.Cluster/Digest", &req.base);
     CHECK_OK(a.st);
-    CHECK_OK(kl_kv_digest(fake_store_kv(f->stores[1]), NULL, sum, &records));
+    CHECK_OK(kl_core_applied(&view, &applied));
+    CHECK_EQ(((Kluis__V1__ClusterDigestResponse *)a.response)->applied_index, applied->index);
+    kl_pb_wipe_free(&applied->base, &kl_pb_allocator);
+    CHECK_OK(kl_kv_digest(store.kv, NULL, sum, &records));
     CHECK_EQ(((Kluis__V1__ClusterDigestResponse *)a.response)->records, records);
     CHECK_EQ(((Kluis__V1__ClusterDigestResponse *)a.response)->sha256.len, 32);
     CHECK_MEM(((Kluis__V1__ClusterDigestResponse *)a.response)->sha256.data, sum, 32);
