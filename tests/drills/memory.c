@@ -1,13 +1,10 @@
 #include "tests/drills/memory.h"
 
-#include "common/alloc.h"
-
-#include <stdlib.h>
-
 enum {
     WARM_UP_PART = 6,
     WARM_UP_MAX_MS = 600000,
-    WINDOWS = 3,
+    RUN_MIN_MS = 1800000,
+    LATE_PART = 3,
     WINDOW_SAMPLES_MIN = 2,
     MARGIN_KIB = 32 * 1024,
     MARGIN_PART = 4, /* 25 % */
@@ -17,33 +14,20 @@ enum {
     MINUTE_MS = 60000
 };
 
-static int compare_kib(const void *a, const void *b)
+/* The largest RssAnon of the samples from `from` up to `to`; 0 when there are too few. */
+static uint64_t largest_kib(const struct memory_sample *samples, size_t n, uint64_t from_ms,
+                            uint64_t to_ms)
 {
-    const uint64_t *x = a;
-    const uint64_t *y = b;
-
-    return *x < *y ? -1 : *x > *y;
-}
-
-/* Median of RssAnon of the samples from `from` up to `to`; 0 when there are too few. */
-static uint64_t median_kib(const struct memory_sample *samples, size_t n, uint64_t from_ms,
-                           uint64_t to_ms)
-{
-    uint64_t *kib = kl_calloc(n + 1, sizeof *kib);
-    uint64_t middle = 0;
+    uint64_t largest = 0;
     size_t found = 0;
 
-    for (size_t i = 0; kib != NULL && i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         if (samples[i].at_ms >= from_ms && samples[i].at_ms <= to_ms) {
-            kib[found++] = samples[i].anon_kib;
+            largest = samples[i].anon_kib > largest ? samples[i].anon_kib : largest;
+            found++;
         }
     }
-    if (found >= WINDOW_SAMPLES_MIN) {
-        qsort(kib, found, sizeof *kib, compare_kib);
-        middle = kib[found / 2];
-    }
-    kl_free(kib);
-    return middle;
+    return found >= WINDOW_SAMPLES_MIN ? largest : 0;
 }
 
 static void judge_growth(const struct memory_sample *samples, size_t n, uint64_t begin_ms,
@@ -71,7 +55,7 @@ struct memory_report memory_judge(const struct memory_sample *samples, size_t n)
     struct memory_report r = {.verdict = MEMORY_TOO_SHORT};
     uint64_t begin;
     uint64_t end;
-    uint64_t window;
+    uint64_t late;
     uint64_t margin;
 
     if (n == 0) {
@@ -81,12 +65,12 @@ struct memory_report memory_judge(const struct memory_sample *samples, size_t n)
     end = samples[n - 1].at_ms;
     begin += (end - begin) / WARM_UP_PART < WARM_UP_MAX_MS ? (end - begin) / WARM_UP_PART
                                                            : WARM_UP_MAX_MS;
-    window = (end - begin) / WINDOWS;
+    late = end - (end - begin) / LATE_PART;
     r.first_kib = samples[0].anon_kib;
-    r.early_kib = median_kib(samples, n, begin, begin + window);
-    r.late_kib = median_kib(samples, n, end - window, end);
+    r.early_kib = largest_kib(samples, n, begin, late - 1);
+    r.late_kib = largest_kib(samples, n, late, end);
     judge_growth(samples, n, begin, &r);
-    if (r.early_kib == 0 || r.late_kib == 0) {
+    if (r.early_kib == 0 || r.late_kib == 0 || end - samples[0].at_ms < RUN_MIN_MS) {
         return r;
     }
     margin = r.early_kib / MARGIN_PART > MARGIN_KIB ? r.early_kib / MARGIN_PART : MARGIN_KIB;

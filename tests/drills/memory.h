@@ -7,10 +7,13 @@
  *
  * THE RULE, "memory flat", for each node:
  *
- *   1. The first sixth of the run (at most 10 minutes) is warm-up and left out. Of the rest the
- *      first third is the early window and the last third the late one; the median of the late one
- *      is at most that of the early one + 25 % or + 32 MiB, whichever is more.
- *   2. Drills end processes, and what a process has leaked goes with it: medians alone would see a
+ *   1. The first sixth of the run (at most 10 minutes) is warm-up and left out. Of the rest the last
+ *      third is the late window and what is before it the early one; the largest sample of the late
+ *      one is at most that of the early one + 25 % or + 32 MiB, whichever is more. The largest, not
+ *      the middle: a process that starts after a kill stands some 45 MiB above one that starts after a
+ *      clean stop (raft reads the open segments of its groups whole), so medians tell which drills were
+ *      drawn. Not judged in a run of less than 30 minutes, which may not have both in both windows.
+ *   2. Drills end processes, and what a process has leaked goes with it: rule 1 alone would see a
  *      saw. So growth is also counted within processes, over all pairs of neighbouring samples of
  *      the same process after the warm-up, the first of which finds it 180 s old or more: all growth
  *      divided by all time is at most 3 MiB per minute. Younger ones fill: each group keeps up to
@@ -38,12 +41,13 @@ enum memory_verdict { MEMORY_FLAT, MEMORY_GROWS, MEMORY_TOO_SHORT };
 
 struct memory_report {
     enum memory_verdict verdict;
-    uint64_t first_kib, early_kib, late_kib; /* RssAnon: first sample, medians */
+    uint64_t first_kib, early_kib, late_kib; /* RssAnon: first sample, largest of each window */
     int64_t growth_kib_per_min;              /* within processes */
     uint64_t growth_over_ms;                 /* time that was counted for it; 0 = none */
 };
 
-/* Samples of one node in order of their times. Fewer than two in a window: MEMORY_TOO_SHORT. */
+/* Samples of one node in order of their times. Fewer than two in a window, or less than 30 minutes:
+ * MEMORY_TOO_SHORT. */
 struct memory_report memory_judge(const struct memory_sample *samples, size_t n);
 /* "flat", "GROWS", "run too short to say". */
 const char *memory_verdict_name(enum memory_verdict verdict);

@@ -119,7 +119,7 @@ json_t *drill_memory(const struct soak *s, bool *grows)
     json_t *nodes = json_array();
 
     *grows = false;
-    printf("memory (RssAnon in MiB) over the last cluster: %zu drills\n"
+    printf("memory (RssAnon in MiB, the highest of each window) over the last cluster: %zu drills\n"
            "  node   first  early   late  growth in a process, MiB per minute\n",
            s->samples_n);
     for (unsigned n = 0; n < SITE_NODES; n++) {
@@ -306,9 +306,10 @@ static void memory_table(FILE *f, const json_t *memory)
     const json_t *nodes = json_object_get(memory, "nodes");
 
     (void)fprintf(
-        f, "<h2>Memory</h2><p>RssAnon in MiB after each drill on the last cluster; the rule is "
-           "in tests/drills/memory.h.</p><table><tr><th>node<th>first<th>early "
-           "median<th>late median<th>growth per minute<th>memory</tr>\n");
+        f, "<h2>Memory</h2><p>RssAnon in MiB after each drill on the last cluster, the highest "
+           "of each window; the rule is in "
+           "tests/drills/memory.h.</p><table><tr><th>node<th>first<th>early"
+           "<th>late<th>growth per minute<th>memory</tr>\n");
     for (size_t i = 0; i < json_array_size(nodes); i++) {
         const json_t *n = json_array_get(nodes, i);
 

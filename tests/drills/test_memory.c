@@ -44,7 +44,23 @@ TEST(memory, saw_of_restarts_is_flat)
     CHECK_EQ(run(3, 0).verdict, MEMORY_FLAT);
 }
 
-/* 5 MiB a minute is found in a process that lives on, by the medians alone as well. */
+/* Processes that begin high after a kill and low after a clean stop, in any order, are no growth; a
+ * beginning that gets higher from process to process is. */
+TEST(memory, high_and_low_beginnings_are_flat)
+{
+    (void)run(8, 0);
+    for (unsigned i = 0; i < N; i++) {
+        samples[i].anon_kib += i < 60 ? (i / 8 % 4 == 3 ? 45 * 1024 : 0) : i >= 160 ? 45 * 1024 : 0;
+    }
+    CHECK_EQ(memory_judge(samples, N).verdict, MEMORY_FLAT);
+    (void)run(8, 0);
+    for (unsigned i = 0; i < N; i++) {
+        samples[i].anon_kib += (uint64_t)(i / 8) * 4096;
+    }
+    CHECK_EQ(memory_judge(samples, N).verdict, MEMORY_GROWS);
+}
+
+/* 5 MiB a minute is found in a process that lives on, by the high-water marks alone as well. */
 TEST(memory, leak_is_found)
 {
     struct memory_report r = run(0, 5120);
@@ -59,7 +75,7 @@ TEST(memory, leak_is_found)
     CHECK_EQ(r.verdict, MEMORY_GROWS);
 }
 
-/* And in processes that are ended every four minutes, where the medians say nothing. */
+/* And in processes that are ended every four minutes, where the high-water marks say nothing. */
 TEST(memory, leak_is_found_under_restarts)
 {
     struct memory_report r = run(8, 5120);
@@ -82,5 +98,6 @@ TEST(memory, short_runs_are_not_judged)
     CHECK_EQ(memory_judge(samples, 0).verdict, MEMORY_TOO_SHORT);
     CHECK_EQ(memory_judge(samples, 1).verdict, MEMORY_TOO_SHORT);
     CHECK_EQ(memory_judge(samples, 3).verdict, MEMORY_TOO_SHORT);
-    CHECK_EQ(memory_judge(samples, 12).verdict, MEMORY_FLAT);
+    CHECK_EQ(memory_judge(samples, 60).verdict, MEMORY_TOO_SHORT);
+    CHECK_EQ(memory_judge(samples, 61).verdict, MEMORY_FLAT);
 }
