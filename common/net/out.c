@@ -165,7 +165,8 @@ void kl_conn_flush_locked(struct kl_conn *conn)
 {
     struct kl_cipher empty;
 
-    if (conn->writing || (conn->state != KL_CONN_HANDSHAKE && conn->state != KL_CONN_OPEN)) {
+    /* While it dies too: the alert may have had to wait for a write. */
+    if (conn->writing || conn->state == KL_CONN_CONNECTING || conn->state == KL_CONN_CLOSED) {
         return;
     }
     if (conn->state == KL_CONN_OPEN && conn->corks == 0) {

@@ -2,12 +2,14 @@
 #include "tests/unit/net/net_fixture.h"
 
 #include "common/alloc.h"
+#include "common/net/conn.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <openssl/ssl.h>
 #include <poll.h>
+#include <semaphore.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -115,6 +117,74 @@ TEST(hostile, garbage)
     CHECK_EQ(f.server.opens, 0);
     check_still_serves(&f);
     fixture_done(&f);
+}
+
+/* A connection whose write seems to be under way from the first, and who may see it. */
+struct late_write {
+    struct watch watch; /* first */
+    struct kl_conn *conn;
+    sem_t accepted;
+};
+
+static void *accept_late(void *user, struct kl_conn *conn)
+{
+    struct late_write *w = user;
+
+    kl_conn_retain(conn);
+    w->conn = conn;
+    (void)pthread_mutex_lock(&conn->lock);
+    conn->writing = true;
+    (void)pthread_mutex_unlock(&conn->lock);
+    (void)sem_post(&w->accepted);
+    return w;
+}
+
+static bool is_dying(struct kl_conn *conn)
+{
+    enum kl_conn_state state = KL_CONN_CONNECTING;
+
+    for (int waited = 0; waited < WAIT_MS && state != KL_CONN_DYING; waited += 1) {
+        (void)usleep(1000);
+        (void)pthread_mutex_lock(&conn->lock);
+        state = conn->state;
+        (void)pthread_mutex_unlock(&conn->lock);
+    }
+    return state == KL_CONN_DYING;
+}
+
+/* TLS fails while the end of an earlier write has not been heard of: the alert leaves behind it. */
+TEST(hostile, alert_behind_a_write)
+{
+    static const uint8_t noise[] = {0x17, 3, 3, 0, 1, 0};
+    struct fixture f;
+    struct late_write w;
+    struct kl_listener_options options = {.on_accept = accept_late};
+    struct kl_listener *listener = NULL;
+    uint8_t alert[7] = {0};
+    char err[256];
+    int fd;
+
+    fixture_init(&f, KL_TLS_SERVER);
+    watch_init(&w.watch, WATCH_COUNT);
+    CHECK_EQ(sem_init(&w.accepted, 0, 0), 0);
+    options.conn = fixture_options(&w.watch);
+    CHECK_OK(
+        kl_listener_new(f.net, f.server_tls, "127.0.0.1:0", &options, &listener, err, sizeof err));
+    fd = raw_connect(kl_listener_port(listener));
+    CHECK_EQ(sem_wait(&w.accepted), 0);
+    CHECK_EQ(send(fd, noise, sizeof noise, MSG_NOSIGNAL), (ssize_t)sizeof noise);
+    CHECK(is_dying(w.conn));
+    kl_conn_on_write(w.conn); /* the write has ended */
+    CHECK_EQ(recv(fd, alert, sizeof alert, MSG_WAITALL), (ssize_t)sizeof alert);
+    CHECK_EQ(alert[0], 0x15); /* RFC 8446, 5.1: an alert, */
+    CHECK_EQ(alert[5], 2);    /* and 6: fatal */
+    CHECK_EQ(close(fd), 0);
+    CHECK(watch_closes(&w.watch, 1));
+    CHECK_EQ(w.watch.status, KL_PROTOCOL);
+    kl_conn_release(w.conn);
+    fixture_done(&f);
+    watch_done(&w.watch);
+    (void)sem_destroy(&w.accepted);
 }
 
 /* Descriptors are closed by nng's own thread, a little later. */
