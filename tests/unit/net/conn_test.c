@@ -305,6 +305,25 @@ TEST(conn, full_queue)
     fixture_done(&f);
 }
 
+/* Waits until more than `least` bytes wait at the server and neither side's queue moves. The kernel may
+ * still take some of what waits after the server has stopped reading. */
+static bool stands_still(const struct kl_conn *client, const struct kl_conn *server, size_t least)
+{
+    uint64_t until_ms = test_now_ms() + WAIT_MS;
+
+    while (test_now_ms() < until_ms) {
+        size_t client_was = kl_conn_queued(client);
+        size_t server_was = kl_conn_queued(server);
+
+        (void)usleep(300000);
+        if (server_was > least && server_was == kl_conn_queued(server) &&
+            client_was == kl_conn_queued(client)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* A client that sends but does not read is not read from any more once KL_CONN_OUT_SOFT bytes wait
  * for it; when it reads again everything goes on and nothing is missing. */
 TEST(conn, server_stops_reading)
@@ -327,12 +346,7 @@ TEST(conn, server_stops_reading)
     while (kl_conn_send(conn, &frame) == KL_OK) {
         sent++;
     }
-    CHECK(watch_frames(&f.server, 1));
-    for (size_t last = 0; kl_conn_queued(conn) != last;) {
-        last = kl_conn_queued(conn); /* until nothing moves any more */
-        (void)usleep(300000);
-    }
-    CHECK(kl_conn_queued(f.server.conn) > KL_CONN_OUT_SOFT);
+    CHECK(stands_still(conn, f.server.conn, KL_CONN_OUT_SOFT / 2));
     CHECK(kl_conn_queued(f.server.conn) < KL_CONN_OUT_SOFT + 4 * BODY);
     CHECK(kl_conn_queued(conn) > 0);
     kl_conn_resume(conn);
@@ -355,7 +369,6 @@ TEST(conn, never_reads)
     struct kl_conn *conn;
     struct kl_frame flood = {KL_FRAME_PEER, 0, 0, 0, {body, BODY}};
     struct kl_frame frame = request(1, "x", 1);
-    uint64_t start = test_now_ms();
 
     fixture_init(&f, KL_TLS_SERVER);
     watch_init(&lazy, WATCH_COUNT);
@@ -371,8 +384,8 @@ TEST(conn, never_reads)
     for (size_t i = 1; i <= 1000; i++) {
         CHECK_OK(kl_conn_send(conn, &frame));
         CHECK(watch_frames(&f.client, i));
+        CHECK(i > 1 || f.server.closes == 0); /* the first did not have to wait for the end */
     }
-    CHECK(test_now_ms() - start < KL_WRITE_STALL_TIMEOUT_MS);
     CHECK(watch_closes(&f.server, 1));
     CHECK_EQ(f.server.status, KL_TIMEOUT);
     CHECK_OK(kl_conn_send(conn, &frame));
