@@ -29,6 +29,15 @@ void kl_attempt_end(struct kluis_client *client, struct kl_call *call, enum kl_s
     work->ends[work->ends_n++] = call;
 }
 
+/*
+ * The last answer was what a node said of itself. It holds until another answer: it tells the caller
+ * more than that other nodes cannot be reached, and does not depend on which was tried last.
+ */
+static bool told(const struct kl_call *call)
+{
+    return call->status == KL_TOO_OLD || call->status == KL_SEALED;
+}
+
 static void say_unknown(struct kl_call *call)
 {
     size_t n = strlen(call->text);
@@ -132,10 +141,12 @@ void kl_attempt_lost(struct kluis_client *client, struct kl_call *call, int endp
                      enum kl_status status, bool sent, const char *why, struct kl_work *work)
 {
     call->state = KL_CALL_PAUSED;
-    call->status = status;
     call->unknown |= sent && call->write;
-    (void)snprintf(call->text, sizeof call->text, "%s: %s", client->endpoints[endpoint].address,
-                   why);
+    if (status != KL_UNAVAILABLE || !told(call)) {
+        call->status = status;
+        (void)snprintf(call->text, sizeof call->text, "%s: %s", client->endpoints[endpoint].address,
+                       why);
+    }
     if (status == KL_EXHAUSTED) {
         pause_call(client, call, 0, work); /* our own output queue is full */
         return;
@@ -265,12 +276,14 @@ static void deadline_passed(struct kluis_client *client, struct kl_call *call, s
     if (call->state == KL_CALL_SENT) {
         kl_line_retain(call->line);
         work->cancels[work->cancels_n++] = (struct kl_send){NULL, call->line, call->stream};
+    }
+    if (call->state == KL_CALL_SENT && (call->write || !told(call))) {
         (void)snprintf(call->text, sizeof call->text, "%s: no answer in time%s", line->address,
                        call->write ? "; whether the write was done is not known" : "");
         kl_attempt_end(client, call, KL_TIMEOUT, NULL, work);
         return;
     }
-    if (call->state == KL_CALL_QUEUED) {
+    if (call->state == KL_CALL_QUEUED && !told(call)) {
         (void)snprintf(call->text, sizeof call->text, "%s: %s", line->address,
                        line->open ? "too many calls under way" : "no connection in time");
         call->status = line->open ? KL_EXHAUSTED : KL_UNAVAILABLE;

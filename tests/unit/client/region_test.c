@@ -215,6 +215,40 @@ TEST(consistency, too_old)
     fake_stop(&young);
 }
 
+static void sealed(struct fake_call *c)
+{
+    fake_status(c, KL_SEALED);
+}
+
+/* What a node said of itself stays the call's last word when the deadline comes while another, which
+ * cannot be reached, is being tried. */
+TEST(consistency, answer_outlives_silence)
+{
+    static const struct kluis_read stale = {KLUIS_READ_STALE, 500};
+    static const fake_fn answers[] = {too_old, sealed};
+    static const enum kluis_status ends[] = {KLUIS_TOO_OLD, KLUIS_SEALED};
+    struct fake gone;
+
+    fake_start(&gone, CERT_SERVER, fake_serve, NULL);
+    fake_dark(&gone);
+    for (size_t i = 0; i < 2; i++) {
+        struct fake node;
+        struct fake *both[] = {&node, &gone};
+        struct kluis_client *client;
+
+        fake_start(&node, CERT_SERVER, answers[i], NULL);
+        client = open_client(both, 2, &stale);
+        (void)pthread_mutex_lock(&client->lock);
+        client->next_try = 0; /* the node that answers, and then the other */
+        (void)pthread_mutex_unlock(&client->lock);
+        assert_int_equal(get(client, KL_CLIENT_PONG_MS), ends[i]);
+        assert_null(strstr(kluis_last_error(), gone.address));
+        kluis_close(client);
+        fake_stop(&node);
+    }
+    fake_stop(&gone);
+}
+
 /* Whoever answers a stale read is not taken for the leader. */
 TEST(consistency, stale_is_not_leading)
 {
