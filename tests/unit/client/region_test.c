@@ -208,7 +208,7 @@ TEST(consistency, too_old)
     }
     kluis_close(client);
     client = open_client(both, 1, &stale);
-    assert_int_equal(get(client, 300), KLUIS_TOO_OLD);
+    assert_int_equal(get(client, 1500), KLUIS_TOO_OLD);
     assert_true(strstr(kluis_last_error(), "9000 ms old") != NULL);
     kluis_close(client);
     fake_stop(&old);
