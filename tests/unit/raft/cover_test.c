@@ -552,25 +552,50 @@ TEST(cover, n9_stuck_log)
 
 /* ---- N10 ---- */
 
+enum { TAIL = 40, TAIL_CALLS = 50, TAIL_ATTEMPTS = 20 };
+
+struct tail_calls {
+    struct lab_call *calls[TAIL_ATTEMPTS * TAIL_CALLS];
+    size_t n;
+};
+
+/* Isolates the leader and gives it more than TAIL entries of its own before it steps down: a matter of
+ * time, which on a busy machine runs out. */
+static unsigned leader_with_a_tail(struct lab *lab, struct tail_calls *t)
+{
+    for (unsigned attempt = 0; attempt < TAIL_ATTEMPTS; attempt++) {
+        unsigned leader;
+        uint64_t before;
+
+        lab_converge(lab);
+        leader = lab_leader(lab);
+        before = raft_last_index(&lab->nodes[leader].group->raft);
+        lab_isolate(lab, leader, true);
+        for (unsigned i = 0; i < TAIL_CALLS; i++) { /* one entry each */
+            t->calls[t->n++] = lab_vault(lab, leader, i, 10);
+            lab_run_ms(lab, 2);
+        }
+        if (raft_last_index(&lab->nodes[leader].group->raft) > before + TAIL) {
+            return leader;
+        }
+        lab_isolate(lab, leader, false);
+    }
+    fail_msg("no leader kept its office for %d entries", TAIL);
+    return 0;
+}
+
 /* Messages refused until a node with a long wrong tail has the right one. */
 static unsigned rejections(bool on)
 {
     struct lab *lab = lab_new();
     struct counts c = {0};
-    struct lab_call *calls[50];
+    struct tail_calls tail = {.n = 0};
     unsigned old;
 
     covers_off(lab, on ? 0 : KL_COVER_BACKTRACK);
     lab_start(lab, 3, 3);
     lab_init_group(lab);
-    lab_converge(lab);
-    old = lab_leader(lab);
-    lab_isolate(lab, old, true);
-    for (unsigned i = 0; i < 50; i++) { /* one entry each */
-        calls[i] = lab_vault(lab, old, i, 10);
-        lab_run_ms(lab, 2);
-    }
-    CHECK(raft_last_index(&lab->nodes[old].group->raft) > 40);
+    old = leader_with_a_tail(lab, &tail);
     lab_run_ms(lab, 3 * LAB_ELECTION_MS);
     CHECK_NE(lab_leader(lab), old);
     for (unsigned i = 0; i < 60; i++) {
@@ -582,8 +607,8 @@ static unsigned rejections(bool on)
     lab->filter_arg = &c;
     lab_isolate(lab, old, false);
     lab_converge(lab);
-    for (unsigned i = 0; i < 50; i++) {
-        lab_call_free(calls[i]);
+    for (size_t i = 0; i < tail.n; i++) {
+        lab_call_free(tail.calls[i]);
     }
     lab_free(lab);
     return c.rejections;
